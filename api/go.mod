@@ -1,0 +1,7 @@
+module github.com/crucible-eval/crucible/api
+
+go 1.26.0
+
+require github.com/crucible-eval/crucible/pkg v0.0.0
+
+replace github.com/crucible-eval/crucible/pkg => ../pkg
