@@ -1,0 +1,115 @@
+# Every way to build, check and run Crucible. `make` alone explains the targets.
+# CI (.ci/run and .github/workflows) calls the same ones.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+GO      ?= go
+ROOT    := $(CURDIR)
+# The modules of the workspace, as go.work lists them; tools/ is not one of them.
+MODULES := $(shell sed -n 's|^[[:space:]]*\./||p' go.work)
+TOOLS   := $(ROOT)/bin/tools
+# All packages of all modules: the workspace lets one call of go reach them.
+ALL     := $(MODULES:%=./%/...)
+
+# What a target passes on, as in `make run ARGS="--listen 127.0.0.1:9000"`, `make test ARGS="-run Cancel"`.
+ARGS ?=
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@printf '\nARGS="..." is passed on to the program or to go test.\n'
+
+##@ Use
+
+.PHONY: run
+run: build ## Start everything in one process; needs nothing installed
+	bin/crucible up $(ARGS)
+
+.PHONY: demo
+demo: build ## Run the demonstrations and check their outcomes
+	bin/crucible demo $(ARGS)
+
+.PHONY: build
+build: ## Build bin/crucible and bin/sandbox-init, both static
+	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/crucible ./executor/cmd/sandbox-init
+
+##@ Test
+
+.PHONY: test
+test: services $(TOOLS)/gotestsum ## Run the tests of every module, with the race detector
+	$(TOOLS)/gotestsum --format standard-quiet -- -race -shuffle=on -timeout 20m $(ARGS) $(ALL)
+	cd tools && GOWORK=off $(GO) test ./...
+
+.PHONY: race
+race: services $(TOOLS)/gotestsum ## Run them five times over, for what goes wrong rarely (COUNT=5)
+	$(TOOLS)/gotestsum --format standard-quiet -- -race -shuffle=on -timeout 60m -count=$(or $(COUNT),5) $(ARGS) $(ALL)
+
+.PHONY: e2e
+e2e: services build $(TOOLS)/gotestsum ## Run the end-to-end tests against the built programs
+	$(TOOLS)/gotestsum --format standard-quiet -- -race -count=1 -timeout 20m -tags e2e $(ARGS) ./cmd/e2e/...
+
+.PHONY: bench
+bench: build ## Load an embedded platform; print throughput and percentiles
+	bin/crucible bench $(ARGS)
+
+.PHONY: coverage
+coverage: services ## Measure test coverage; write coverage/
+	GO="$(GO)" scripts/coverage.sh $(ALL)
+
+##@ Check
+
+.PHONY: lint
+lint: boundaries $(TOOLS)/staticcheck ## Check format, go vet, go fix and staticcheck
+	CGO_ENABLED=0 GO="$(GO)" STATICCHECK=$(TOOLS)/staticcheck scripts/lint.sh $(MODULES)
+
+.PHONY: boundaries
+boundaries: ## Check who imports whom
+	cd tools && GOWORK=off $(GO) run ./cmd/boundaries ..
+
+.PHONY: modules
+modules: ## Check that each module is tidy and builds alone
+	CGO_ENABLED=0 GO="$(GO)" scripts/modules.sh check $(MODULES) tools
+
+.PHONY: verify
+verify: ## Check that generated files are up to date
+	scripts/verify.sh
+
+##@ Change
+
+.PHONY: fmt
+fmt: ## Format the code, and modernise it with go fix
+	gofmt -w $(MODULES) tools
+	for module in $(MODULES); do (cd $$module && $(GO) fix ./...); done
+
+.PHONY: generate
+generate: ## Write the generated files anew
+	for module in $(MODULES); do (cd $$module && $(GO) generate ./...); done
+
+.PHONY: tidy
+tidy: ## Tidy every go.mod, with the same versions in all modules
+	GO="$(GO)" scripts/modules.sh tidy $(MODULES) tools
+
+##@ Set up
+
+.PHONY: deps
+deps: services ## Get what tests need: modules, tools, and Redis and PostgreSQL where possible
+	$(GO) mod download
+	$(MAKE) --no-print-directory $(TOOLS)/gotestsum $(TOOLS)/staticcheck
+
+.PHONY: services
+services:
+	scripts/install-services.sh
+
+.PHONY: clean
+clean: ## Remove what was built and measured
+	rm -rf bin coverage
+
+# The pinned tools of tools/go.mod, built once and again when the pins change.
+$(TOOLS)/%: tools/go.mod tools/go.sum
+	cd tools && GOWORK=off GOBIN=$(TOOLS) $(GO) install $$(GOWORK=off $(GO) list -f '{{.ImportPath}}' tool | grep '/$*$$')
+	touch $@
