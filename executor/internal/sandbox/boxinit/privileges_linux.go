@@ -1,0 +1,101 @@
+package boxinit
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
+)
+
+// Secure bits, all locked: uid 0 means nothing to execve, and capabilities
+// cannot be made ambient. See capabilities(7).
+const secureBits = 1<<0 | 1<<1 | 1<<6 | 1<<7
+
+// becomeUser turns the calling thread, and only it, into what the program
+// will be. Raw calls are meant: the syscall package would change all threads
+// of init, and init keeps its privileges.
+func becomeUser(s *wire.Setup, groups []int) error {
+	for _, fd := range groups {
+		// "0" is the writing thread. Moving oneself alone takes no lock of the
+		// whole group hierarchy, unlike moving a process.
+		if _, err := unix.Write(fd, []byte("0")); err != nil {
+			return fmt.Errorf("join cgroup: %w", err)
+		}
+	}
+	if len(groups) > 0 {
+		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+			return fmt.Errorf("cgroup namespace: %w", err)
+		}
+	}
+	if err := dropBounding(); err != nil {
+		return err
+	}
+	if err := raw("securebits", unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, secureBits, 0); err != nil {
+		return err
+	}
+	if !s.KeepGroups {
+		if err := raw("setgroups", unix.SYS_SETGROUPS, 0, 0, 0); err != nil {
+			return err
+		}
+	}
+	if err := raw("setresgid", unix.SYS_SETRESGID, uintptr(s.GID), uintptr(s.GID), uintptr(s.GID)); err != nil {
+		return err
+	}
+	if err := raw("setresuid", unix.SYS_SETRESUID, uintptr(s.UID), uintptr(s.UID), uintptr(s.UID)); err != nil {
+		return err
+	}
+	if err := raw("clear ambient set", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0); err != nil {
+		return err
+	}
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := raw("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&none[0])), 0); err != nil {
+		return err
+	}
+	if err := raw("no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
+		return err
+	}
+	return installFilter(s.Filter)
+}
+
+// dropBounding empties the bounding set; the first number that the kernel
+// does not know ends it.
+func dropBounding() error {
+	for c := uintptr(0); c < 64; c++ {
+		_, _, e := unix.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0, 0)
+		if e == unix.EINVAL && c > 0 {
+			return nil
+		}
+		if e != 0 {
+			return fmt.Errorf("drop capability %d: %w", c, e)
+		}
+	}
+	return nil
+}
+
+// sockFprog is struct sock_fprog.
+type sockFprog struct {
+	length uint16
+	filter *byte
+}
+
+func installFilter(filter string) error {
+	if len(filter) == 0 || len(filter)%8 != 0 {
+		return fmt.Errorf("seccomp: filter of %d bytes", len(filter))
+	}
+	b := []byte(filter)
+	prog := sockFprog{length: uint16(len(b) / 8), filter: &b[0]}
+	return raw("seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
+}
+
+// raw is one system call of this thread.
+//
+//go:uintptrescapes
+func raw(what string, nr, a, b, c uintptr) error {
+	if _, _, e := unix.RawSyscall6(nr, a, b, c, 0, 0, 0); e != 0 {
+		return fmt.Errorf("%s: %w", what, e)
+	}
+	return nil
+}

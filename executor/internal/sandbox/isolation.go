@@ -1,0 +1,30 @@
+package sandbox
+
+// Level names a kind of isolation, from strong to weak.
+const (
+	LevelNamespaces       = "namespaces"        // namespaces and exact limits by cgroups
+	LevelNamespacesRlimit = "namespaces-rlimit" // namespaces, limits approximated
+)
+
+// State says how well a control holds.
+type State string
+
+// The states of a control.
+const (
+	Enforced     State = "enforced"     // the kernel does it, and the probe saw it
+	Approximated State = "approximated" // done, with a margin that Detail tells
+	Absent       State = "absent"
+)
+
+// Control is one thing that a box promises.
+type Control struct {
+	Name   string
+	State  State
+	Detail string // what was seen, or what to do about it
+}
+
+// Isolation is what the boxes of this machine really give.
+type Isolation struct {
+	Level    string
+	Controls []Control
+}

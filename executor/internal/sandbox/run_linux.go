@@ -1,0 +1,359 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
+)
+
+// prepareTimeout is how long init may take until the program runs.
+const prepareTimeout = 15 * time.Second
+
+func (b *box) Run(ctx context.Context, cmd Command) (Report, error) {
+	if err := cmd.check(); err != nil {
+		return Report{}, err
+	}
+	b.mu.Lock()
+	if b.used || b.closed {
+		b.mu.Unlock()
+		return Report{}, ErrUsed
+	}
+	b.used = true
+	b.idle.Add(1)
+	b.mu.Unlock()
+	defer b.idle.Done()
+	if b.workspace != nil {
+		b.workspace.enter()
+		defer b.workspace.leave()
+	}
+	x := &run{b: b, cmd: &cmd, messages: make(chan message, 4), over: make(chan Limit, 2)}
+	return x.do(ctx)
+}
+
+// run is one command on its way.
+type run struct {
+	b   *box
+	cmd *Command
+
+	messages chan message // from init; closed at its end
+	over     chan Limit   // an output limit was reached
+	out, err *stream
+	started  wire.Started
+	ended    *wire.Ended
+	limit    Limit
+	killedAt int64 // CLOCK_MONOTONIC, nanoseconds; 0: not by us
+}
+
+// message is one message of init, decoded.
+type message struct {
+	kind    byte
+	started wire.Started
+	ended   wire.Ended
+	text    string
+}
+
+func (x *run) do(ctx context.Context) (Report, error) {
+	b, l := x.b, &x.cmd.Limits
+	if b.group != nil {
+		if err := b.group.Limit(l.MemoryBytes, l.Processes); err != nil {
+			return Report{}, platform("limits", err)
+		}
+	}
+	if err := x.send(); err != nil {
+		b.kill()
+		x.finishStreams()
+		return Report{}, platform("start", err)
+	}
+	go x.listen()
+	err := x.watch(ctx)
+	if x.ended == nil && x.started.Errno == 0 {
+		// Killed, or init is gone: the end of init is the end of all.
+		b.kill()
+		if deadErr := b.awaitDeath(); deadErr != nil {
+			err = errors.Join(err, deadErr)
+		}
+	}
+	if streamErr := x.finishStreams(); streamErr != nil {
+		err = errors.Join(err, streamErr)
+	}
+	for range x.messages { // until the listener has ended
+		continue
+	}
+	if err != nil {
+		return Report{}, platform("run", err)
+	}
+	return x.report()
+}
+
+// send makes the pipes and gives init the command.
+func (x *run) send() error {
+	cmd, b := x.cmd, x.b
+	dir := cmd.Dir
+	if dir == "" {
+		dir = WorkDir
+	}
+	c := wire.Command{Argv: cmd.Argv, Env: cmd.Env, Dir: dir, Rlimits: cmd.Limits.rlimits(b.group != nil), Path: cmd.exe}
+	if b.group == nil {
+		c.Sample, c.SampleMemory, c.SampleCPU = true, cmd.Limits.MemoryBytes, int64(cmd.Limits.CPU)
+	}
+	e := wire.NewEncoder(wire.KindCommand)
+	c.Encode(e)
+
+	var fds []int
+	defer func() { wire.CloseAll(fds) }()
+	in, err := openStdin(cmd.Stdin)
+	if err != nil {
+		return err
+	}
+	fds = append(fds, in)
+	overflow := func(which Limit) func() {
+		if cmd.Limits.CutOutput {
+			return nil
+		}
+		return func() { x.over <- which }
+	}
+	var fd int
+	if x.out, fd, err = newStream(cmd.Stdout, cmd.Limits.OutputBytes, overflow(LimitStdout)); err != nil {
+		return err
+	}
+	fds = append(fds, fd)
+	if x.err, fd, err = newStream(cmd.Stderr, cmd.Limits.OutputBytes, overflow(LimitStderr)); err != nil {
+		return err
+	}
+	fds = append(fds, fd)
+	all := fds
+	if b.group != nil {
+		all = append(all[:len(all):len(all)], b.group.JoinFDs()...)
+	}
+	return b.control.Send(e.Bytes(), all...)
+}
+
+// listen decodes what init says until it says no more.
+func (x *run) listen() {
+	defer close(x.messages)
+	for {
+		raw, fds, err := x.b.control.Recv()
+		wire.CloseAll(fds)
+		if err != nil {
+			return
+		}
+		kind, d := wire.NewDecoder(raw)
+		m := message{kind: kind}
+		switch kind {
+		case wire.KindStarted:
+			m.started.Decode(d)
+		case wire.KindEnded:
+			m.ended.Decode(d)
+		case wire.KindFatal:
+			m.text = d.String()
+		}
+		if d.Err() != nil {
+			m = message{kind: wire.KindFatal, text: d.Err().Error()}
+		}
+		x.messages <- m
+		if m.kind == wire.KindEnded || m.kind == wire.KindFatal || m.started.Errno != 0 {
+			return
+		}
+	}
+}
+
+// watch waits for the end and brings it about at a limit. When it returns
+// without x.ended, the box is dying, or has to be killed.
+func (x *run) watch(ctx context.Context) error {
+	l := &x.cmd.Limits
+	timer := time.NewTimer(prepareTimeout) // then the wall limit
+	defer timer.Stop()
+	poll := time.NewTimer(time.Hour)
+	defer poll.Stop()
+	var oom <-chan struct{}
+	cancel := ctx.Done()
+	for {
+		select {
+		case m, ok := <-x.messages:
+			if !ok {
+				return x.initGone()
+			}
+			switch m.kind {
+			case wire.KindStarted:
+				x.started = m.started
+				if m.started.Errno != 0 {
+					return nil
+				}
+				timer.Reset(time.Duration(m.started.At + int64(l.Wall) - monotonic()))
+				if g := x.b.group; g != nil {
+					oom = g.OOM()
+					if err := g.Seal(l.Processes); err != nil {
+						return err
+					}
+					if l.CPU > 0 {
+						poll.Reset(pollAfter(l.CPU))
+					}
+				}
+			case wire.KindEnded:
+				x.ended = &m.ended
+				return nil
+			case wire.KindFatal:
+				return errors.New(m.text)
+			}
+		case <-timer.C:
+			if x.started.At == 0 {
+				return fmt.Errorf("init did not start the program within %v", prepareTimeout)
+			}
+			x.end(LimitWall)
+		case <-poll.C:
+			used, err := x.b.group.CPU()
+			if err != nil {
+				return err
+			}
+			if used >= l.CPU {
+				x.end(LimitCPU)
+			} else {
+				poll.Reset(pollAfter(l.CPU - used))
+			}
+		case <-oom:
+			oom = nil
+			x.end(LimitMemory)
+		case which := <-x.over:
+			x.end(which)
+		case <-cancel:
+			cancel = nil
+			x.end(LimitCancelled)
+		}
+	}
+}
+
+// end kills the box for a reason; the first one stands. The messages then
+// come to their end.
+func (x *run) end(why Limit) {
+	if x.limit != LimitNone {
+		return
+	}
+	x.limit = why
+	x.killedAt = monotonic()
+	x.b.kill()
+}
+
+// initGone is what the end of init without a report means.
+func (x *run) initGone() error {
+	if x.limit != LimitNone {
+		return nil
+	}
+	if x.b.group != nil {
+		// On the unified hierarchy the kernel ends the whole box for memory.
+		if s, err := x.b.group.Stats(); err == nil && s.OOMKills > 0 && x.started.At != 0 {
+			x.limit, x.killedAt = LimitMemory, monotonic()
+			return nil
+		}
+	}
+	if !x.b.client.alive() {
+		return errLauncherGone
+	}
+	return errors.New("init ended without a report")
+}
+
+// finishStreams reads what is left in the pipes, whose writers are dead.
+func (x *run) finishStreams() error {
+	var errs []error
+	for _, s := range []*stream{x.out, x.err} {
+		if s != nil {
+			errs = append(errs, s.finish())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (x *run) report() (Report, error) {
+	rep := Report{Limit: x.limit}
+	rep.StdoutBytes, rep.StdoutTruncated = x.out.result()
+	rep.StderrBytes, rep.StderrTruncated = x.err.result()
+	if x.started.Errno != 0 {
+		e := syscall.Errno(x.started.Errno)
+		rep.StartError, rep.ExitCode = e.Error(), 126
+		if e == syscall.ENOENT {
+			rep.ExitCode = 127
+		}
+		return rep, nil
+	}
+	var sampled wire.Ended
+	if x.ended == nil {
+		rep.ExitCode, rep.Signal = -1, int(unix.SIGKILL)
+		if x.started.At != 0 {
+			rep.Wall = time.Duration(x.killedAt - x.started.At)
+		}
+	} else {
+		sampled = *x.ended
+		status := syscall.WaitStatus(sampled.WaitStatus)
+		rep.Wall = time.Duration(sampled.At - x.started.At)
+		if rep.Limit == LimitWall && rep.Wall < x.cmd.Limits.Wall {
+			rep.Limit = LimitNone // it made it, while we were waking up
+		}
+		rep.ExitCode = status.ExitStatus()
+		if status.Signaled() {
+			rep.Signal = int(status.Signal())
+		}
+	}
+	if x.b.group == nil {
+		rep.fromSamples(&sampled)
+	} else if err := rep.fromGroup(x.b); err != nil {
+		return Report{}, platform("account", err)
+	}
+	if rep.Limit == LimitNone && rep.Signal == int(unix.SIGXFSZ) {
+		rep.Limit = LimitFileSize
+	}
+	// Output that overflowed when the program was already over.
+	if rep.Limit == LimitNone && !x.cmd.Limits.CutOutput {
+		switch {
+		case rep.StdoutTruncated:
+			rep.Limit = LimitStdout
+		case rep.StderrTruncated:
+			rep.Limit = LimitStderr
+		}
+	}
+	return rep, nil
+}
+
+func (rep *Report) fromGroup(b *box) error {
+	s, err := b.group.Stats()
+	if err != nil {
+		return err
+	}
+	rep.CPU, rep.MemoryPeak, rep.ProcessesPeak = s.CPU, s.MemoryPeak, s.ProcessesPeak
+	rep.OOMKilled = s.OOMKills > 0
+	if rep.OOMKilled && rep.Limit == LimitNone {
+		rep.Limit = LimitMemory
+	}
+	return nil
+}
+
+func (rep *Report) fromSamples(s *wire.Ended) {
+	rep.CPU, rep.MemoryPeak, rep.ProcessesPeak = time.Duration(s.CPU), s.MemoryPeak, int(s.ProcsPeak)
+	if rep.Limit != LimitNone {
+		return
+	}
+	switch s.Sampled {
+	case wire.SampledMemory:
+		rep.Limit = LimitMemory
+	case wire.SampledCPU:
+		rep.Limit = LimitCPU
+	}
+}
+
+// pollAfter is when CPU time should be looked at again, if left remains. All
+// cores may be at work, so half of what could have been used has passed then:
+// the looks come closer together as the limit nears, and cost nothing far
+// from it.
+func pollAfter(left time.Duration) time.Duration {
+	return max(left/time.Duration(cores), 2*time.Millisecond)
+}
+
+func monotonic() int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return ts.Nano()
+}

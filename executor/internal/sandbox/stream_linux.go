@@ -1,0 +1,122 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	goruntime "runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var cores = goruntime.NumCPU()
+
+// drainTimeout bounds the reading of what dead processes left in a pipe. It
+// is only ever used up by a caller's writer that blocks.
+const drainTimeout = 10 * time.Second
+
+const chunk = 64 << 10
+
+var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+// stream drains one pipe while the program writes to it, passes on as much as
+// its limit allows, and counts all.
+type stream struct {
+	pipe     *os.File
+	to       io.Writer
+	limit    int64
+	overflow func() // called once, at the first byte too many; nil: go on
+	done     chan struct{}
+
+	// Belong to the goroutine until done is closed.
+	total int64
+	err   error
+}
+
+// newStream starts draining and returns the end for the program, which the
+// caller closes when it has sent it.
+func newStream(to io.Writer, limit int64, overflow func()) (*stream, int, error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return nil, -1, fmt.Errorf("pipe: %w", err)
+	}
+	// Our end only: the flag is not shared between the two.
+	if err := unix.SetNonblock(p[0], true); err != nil {
+		_, _ = unix.Close(p[0]), unix.Close(p[1])
+		return nil, -1, fmt.Errorf("pipe: %w", err)
+	}
+	s := &stream{pipe: os.NewFile(uintptr(p[0]), "output"), to: to, limit: limit, overflow: overflow, done: make(chan struct{})}
+	go s.drain()
+	return s, p[1], nil
+}
+
+func (s *stream) drain() {
+	defer close(s.done)
+	buf := chunks.Get().(*[chunk]byte)
+	defer chunks.Put(buf)
+	for {
+		n, err := s.pipe.Read(buf[:])
+		if n > 0 {
+			s.take(buf[:n])
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				s.err = fmt.Errorf("read output: %w", err)
+			}
+			return
+		}
+	}
+}
+
+func (s *stream) take(b []byte) {
+	room := max(s.limit-s.total, 0)
+	before := s.total
+	s.total += int64(len(b))
+	if keep := b[:min(room, int64(len(b)))]; len(keep) > 0 && s.to != nil {
+		if _, err := s.to.Write(keep); err != nil {
+			s.to = nil
+		}
+	}
+	if before <= s.limit && s.total > s.limit && s.overflow != nil {
+		s.overflow()
+	}
+}
+
+// finish waits for the end of the pipe.
+func (s *stream) finish() error {
+	_ = s.pipe.SetReadDeadline(time.Now().Add(drainTimeout))
+	<-s.done
+	_ = s.pipe.Close()
+	return s.err
+}
+
+func (s *stream) result() (total int64, truncated bool) { return s.total, s.total > s.limit }
+
+// openStdin returns the program's end of its input.
+func openStdin(from io.Reader) (int, error) {
+	if from == nil {
+		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1, fmt.Errorf("stdin: %w", err)
+		}
+		return fd, nil
+	}
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return -1, fmt.Errorf("stdin: %w", err)
+	}
+	if err := unix.SetNonblock(p[1], true); err != nil {
+		_, _ = unix.Close(p[0]), unix.Close(p[1])
+		return -1, fmt.Errorf("stdin: %w", err)
+	}
+	w := os.NewFile(uintptr(p[1]), "input")
+	go func() {
+		// Ends when the input does, or with EPIPE when every reader is dead.
+		_, _ = io.Copy(w, from)
+		_ = w.Close()
+	}()
+	return p[0], nil
+}

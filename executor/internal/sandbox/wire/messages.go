@@ -1,0 +1,221 @@
+package wire
+
+// Kinds of messages. The launcher answers each request with KindReply.
+const (
+	KindReply byte = iota + 1
+	KindHello
+	KindNewWorkspace
+	KindDropWorkspace
+	KindBox
+
+	KindSetup   // executor to init: what to mount
+	KindCommand // executor to init: what to run
+	KindReady   // init to executor: everything is in place
+	KindStarted // init to executor: the program runs, or why it does not
+	KindEnded   // init to executor: the program ended and nothing is left alive
+	KindFatal   // init to executor: the box is of no use
+)
+
+// Descriptors with which init is born.
+const (
+	InitControlFD   = 3
+	InitExeFD       = 4
+	InitWorkspaceFD = 5
+)
+
+// First arguments by which a program knows that it was started as a part of
+// the sandbox rather than by a person.
+const (
+	LauncherArg = "crucible-sandbox-launcher"
+	InitArg     = "crucible-sandbox-init"
+	ProbeArg    = "crucible-sandbox-probe"
+)
+
+// Bind is a read-only view of a host path in a box.
+type Bind struct {
+	Host    string
+	Box     string
+	Overlay bool
+}
+
+// Tree says what the root of a box holds. Boxes of equal trees share a
+// template.
+type Tree struct {
+	Hostname string
+	WorkDir  string
+	UID, GID int64
+	Binds    []Bind
+}
+
+// Key is the same for equal trees.
+func (t *Tree) Key() string {
+	e := NewEncoder(0)
+	t.Encode(e)
+	return string(e.Bytes())
+}
+
+// Encode appends the tree.
+func (t *Tree) Encode(e *Encoder) {
+	e.String(t.Hostname).String(t.WorkDir).Int(t.UID).Int(t.GID).Int(int64(len(t.Binds)))
+	for _, b := range t.Binds {
+		e.String(b.Host).String(b.Box).Bool(b.Overlay)
+	}
+}
+
+// Decode reads what Encode wrote.
+func (t *Tree) Decode(d *Decoder) {
+	t.Hostname, t.WorkDir, t.UID, t.GID = d.String(), d.String(), d.Int(), d.Int()
+	for range d.Int() {
+		if d.Err() != nil {
+			return
+		}
+		t.Binds = append(t.Binds, Bind{Host: d.String(), Box: d.String(), Overlay: d.Bool()})
+	}
+}
+
+// BoxRequest asks the launcher for one box. With it travel the control
+// socket for init and, where CgroupFD is set, the group to be born in.
+type BoxRequest struct {
+	Tree      Tree
+	Workspace int64 // 0 for none
+	ReadOnly  bool  // of the workspace
+	HostUID   int64 // first of the two host ids of the box: init, then the program; 0 when rootless
+	CgroupFD  bool
+}
+
+// Encode appends the request.
+func (r *BoxRequest) Encode(e *Encoder) {
+	r.Tree.Encode(e)
+	e.Int(r.Workspace).Bool(r.ReadOnly).Int(r.HostUID).Bool(r.CgroupFD)
+}
+
+// Decode reads what Encode wrote.
+func (r *BoxRequest) Decode(d *Decoder) {
+	r.Tree.Decode(d)
+	r.Workspace, r.ReadOnly, r.HostUID, r.CgroupFD = d.Int(), d.Bool(), d.Int(), d.Bool()
+}
+
+// WorkspaceRequest asks the launcher for a scratch file system. HostUID
+// owns its root.
+type WorkspaceRequest struct {
+	ID, Bytes, Inodes, HostUID int64
+}
+
+// Encode appends the request.
+func (r *WorkspaceRequest) Encode(e *Encoder) {
+	e.Int(r.ID).Int(r.Bytes).Int(r.Inodes).Int(r.HostUID)
+}
+
+// Decode reads what Encode wrote.
+func (r *WorkspaceRequest) Decode(d *Decoder) {
+	r.ID, r.Bytes, r.Inodes, r.HostUID = d.Int(), d.Int(), d.Int(), d.Int()
+}
+
+// Setup tells init what to mount before the command is known.
+type Setup struct {
+	WorkDir    string
+	Workspace  bool // descriptor InitWorkspaceFD is a workspace for WorkDir
+	TmpBytes   int64
+	TmpInodes  int64
+	ProcMask   []string // files of /proc to cover
+	ProcRO     []string // folders of /proc to make read-only
+	Overlays   []string // box paths that get a scratch upper layer
+	UID, GID   int64    // of the program, inside
+	KeepGroups bool     // rootless: supplementary groups cannot be dropped
+	Filter     string   // struct sock_filter, raw
+}
+
+// Encode appends the setup.
+func (s *Setup) Encode(e *Encoder) {
+	e.String(s.WorkDir).Bool(s.Workspace).Int(s.TmpBytes).Int(s.TmpInodes)
+	e.Strings(s.ProcMask).Strings(s.ProcRO).Strings(s.Overlays)
+	e.Int(s.UID).Int(s.GID).Bool(s.KeepGroups).String(s.Filter)
+}
+
+// Decode reads what Encode wrote.
+func (s *Setup) Decode(d *Decoder) {
+	s.WorkDir, s.Workspace, s.TmpBytes, s.TmpInodes = d.String(), d.Bool(), d.Int(), d.Int()
+	s.ProcMask, s.ProcRO, s.Overlays = d.Strings(), d.Strings(), d.Strings()
+	s.UID, s.GID, s.KeepGroups, s.Filter = d.Int(), d.Int(), d.Bool(), d.String()
+}
+
+// Rlimit is one resource limit, hard and soft alike.
+type Rlimit struct{ Resource, Value int64 }
+
+// Command tells init what to run. With it travel stdin, stdout and stderr,
+// and then the opened tasks files of the groups to join.
+type Command struct {
+	Path    string // what to execute; empty: looked up from Argv[0]
+	Argv    []string
+	Env     []string
+	Dir     string
+	Rlimits []Rlimit
+	// Sampling: init watches memory and CPU of the box itself, because no
+	// cgroup does. Zero means no limit.
+	Sample       bool
+	SampleMemory int64 // bytes
+	SampleCPU    int64 // nanoseconds
+}
+
+// Encode appends the command.
+func (c *Command) Encode(e *Encoder) {
+	e.String(c.Path).Strings(c.Argv).Strings(c.Env).String(c.Dir).Int(int64(len(c.Rlimits)))
+	for _, r := range c.Rlimits {
+		e.Int(r.Resource).Int(r.Value)
+	}
+	e.Bool(c.Sample).Int(c.SampleMemory).Int(c.SampleCPU)
+}
+
+// Decode reads what Encode wrote.
+func (c *Command) Decode(d *Decoder) {
+	c.Path, c.Argv, c.Env, c.Dir = d.String(), d.Strings(), d.Strings(), d.String()
+	for range d.Int() {
+		if d.Err() != nil {
+			return
+		}
+		c.Rlimits = append(c.Rlimits, Rlimit{Resource: d.Int(), Value: d.Int()})
+	}
+	c.Sample, c.SampleMemory, c.SampleCPU = d.Bool(), d.Int(), d.Int()
+}
+
+// Started says that the program runs since At, or with Errno not zero that
+// it could not be executed.
+type Started struct {
+	At    int64 // CLOCK_MONOTONIC, nanoseconds
+	Errno int64
+}
+
+// Encode appends the message.
+func (s *Started) Encode(e *Encoder) { e.Int(s.At).Int(s.Errno) }
+
+// Decode reads what Encode wrote.
+func (s *Started) Decode(d *Decoder) { s.At, s.Errno = d.Int(), d.Int() }
+
+// What init's own sampling ended a program for.
+const (
+	SampledNothing int64 = iota
+	SampledMemory
+	SampledCPU
+)
+
+// Ended is the end of the program, sent when nothing else lives in the box.
+type Ended struct {
+	At         int64 // CLOCK_MONOTONIC, nanoseconds, of the main process's end
+	WaitStatus int64 // as wait4 gives it
+	CPU        int64 // nanoseconds of all processes that init could wait for
+	MaxRSS     int64 // bytes, of the largest single process
+	Sampled    int64 // see SampledMemory
+	MemoryPeak int64 // bytes, sampled
+	ProcsPeak  int64 // sampled
+}
+
+// Encode appends the message.
+func (x *Ended) Encode(e *Encoder) {
+	e.Int(x.At).Int(x.WaitStatus).Int(x.CPU).Int(x.MaxRSS).Int(x.Sampled).Int(x.MemoryPeak).Int(x.ProcsPeak)
+}
+
+// Decode reads what Encode wrote.
+func (x *Ended) Decode(d *Decoder) {
+	x.At, x.WaitStatus, x.CPU, x.MaxRSS = d.Int(), d.Int(), d.Int(), d.Int()
+	x.Sampled, x.MemoryPeak, x.ProcsPeak = d.Int(), d.Int(), d.Int()
+}
