@@ -14,6 +14,9 @@ TOOLS   := $(ROOT)/bin/tools
 # All packages of all modules: the workspace lets one call of go reach them.
 ALL     := $(MODULES:%=./%/...)
 
+# The sandbox exists on Linux only, and so does its init.
+PROGRAMS := ./cmd/crucible $(if $(filter linux,$(shell $(GO) env GOOS)),./executor/cmd/sandbox-init)
+
 # What a target passes on, as in `make run ARGS="--listen 127.0.0.1:9000"`, `make test ARGS="-run Cancel"`.
 ARGS ?=
 
@@ -35,8 +38,8 @@ demo: build ## Run the demonstrations and check their outcomes
 	bin/crucible demo $(ARGS)
 
 .PHONY: build
-build: ## Build bin/crucible and bin/sandbox-init, both static
-	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/crucible ./executor/cmd/sandbox-init
+build: ## Build bin/crucible and, on Linux, bin/sandbox-init, both static
+	CGO_ENABLED=0 $(GO) build -o bin/ $(PROGRAMS)
 
 ##@ Test
 

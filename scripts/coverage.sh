@@ -12,6 +12,6 @@ mkdir -p "$out"
 "$go" tool cover -html="$out/profile.txt" -o "$out/index.html"
 
 total=$(awk 'END {sub("%", "", $NF); print $NF}' "$out/functions.txt")
-color=$(awk -v total="$total" 'BEGIN {print total >= 80 ? "brightgreen" : total >= 60 ? "yellow" : "red"}')
+color=$(awk -v total="$total" 'BEGIN {print (total >= 80) ? "brightgreen" : (total >= 60) ? "yellow" : "red"}')
 printf '{"schemaVersion":1,"label":"coverage","message":"%s%%","color":"%s"}\n' "$total" "$color" >"$out/badge.json"
 echo "coverage: $total% of statements; see $out/index.html"
