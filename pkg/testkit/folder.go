@@ -3,8 +3,11 @@ package testkit
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const folderPrefix = "crucible-testkit-"
@@ -56,6 +59,7 @@ func (f *folder) prepare(credential *syscall.Credential) (err error) {
 func (f *folder) join(name string) string { return filepath.Join(f.path, name) }
 
 func (f *folder) remove() {
+	dropSharedMemory(f.path)
 	_ = os.RemoveAll(f.path)
 	_ = f.lock.Close()
 }
@@ -69,9 +73,28 @@ func sweep(parent string) {
 			continue
 		}
 		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			dropSharedMemory(path)
 			_ = os.RemoveAll(path)
 		}
 		_ = lock.Close()
+	}
+}
+
+// dropSharedMemory removes the small System V segment that a killed PostgreSQL leaves behind for its next start,
+// and that no restart would free when its data is removed. postmaster.pid names it: "key id" on the seventh line.
+func dropSharedMemory(path string) {
+	content, err := os.ReadFile(filepath.Join(path, "data", "postmaster.pid"))
+	if err != nil {
+		return
+	}
+	lines := strings.Split(string(content), "\n")
+	if len(lines) < 7 {
+		return
+	}
+	if fields := strings.Fields(lines[6]); len(fields) == 2 {
+		if id, err := strconv.Atoi(fields[1]); err == nil {
+			_, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+		}
 	}
 }
 

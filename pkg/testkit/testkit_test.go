@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/crucible-eval/crucible/pkg/testkit"
 )
@@ -225,7 +226,8 @@ func TestServersDieWithAKilledTestBinary(t *testing.T) {
 		testkit.Eventually(t, func() bool { return ended(pid) }, fmt.Sprintf("process %d has ended", pid))
 	}
 
-	// The folders that the killed one left go when the next one needs a folder there.
+	// The folders that the killed one left, and PostgreSQL's shared memory, go when the next one needs a folder there.
+	segments := sharedMemory(t, temp)
 	left, err := filepath.Glob(filepath.Join(temp, "crucible-testkit-*"))
 	require.NoError(t, err)
 	require.Len(t, left, 3)
@@ -236,6 +238,29 @@ func TestServersDieWithAKilledTestBinary(t *testing.T) {
 	left, err = filepath.Glob(filepath.Join(temp, "crucible-*"))
 	require.NoError(t, err)
 	require.Empty(t, left)
+	for _, id := range segments {
+		_, err := unix.SysvShmCtl(id, unix.IPC_STAT, &unix.SysvShmDesc{})
+		require.Error(t, err, "segment %d", id)
+	}
+}
+
+// sharedMemory reads which segments the servers below parent have.
+func sharedMemory(t *testing.T, parent string) []int {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(parent, "*", "data", "postmaster.pid"))
+	require.NoError(t, err)
+	require.Len(t, paths, 2)
+	var ids []int
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		require.NoError(t, err)
+		id, err := strconv.Atoi(strings.Fields(strings.Split(string(content), "\n")[6])[1])
+		require.NoError(t, err)
+		_, err = unix.SysvShmCtl(id, unix.IPC_STAT, &unix.SysvShmDesc{})
+		require.NoError(t, err)
+		ids = append(ids, id)
+	}
+	return ids
 }
 
 // recorder is a test that remembers how it ended.
