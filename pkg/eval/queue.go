@@ -1,0 +1,36 @@
+package eval
+
+import (
+	"context"
+	"time"
+)
+
+// Dispatch asks for an evaluation to be run.
+type Dispatch struct {
+	Key
+	Seq      int       `json:"seq"` // Evaluation.DispatchSeq
+	Priority Priority  `json:"priority"`
+	RunAt    time.Time `json:"run_at,omitzero"`
+	Trace    string    `json:"trace,omitempty"`
+}
+
+// Dispatch returns the evaluation's current dispatch.
+func (e Evaluation) Dispatch() Dispatch {
+	d := Dispatch{Key: e.Key, Seq: e.DispatchSeq, Priority: e.Spec.Priority, Trace: e.Trace}
+	if e.Spec.RunAt != nil {
+		d.RunAt = *e.Spec.RunAt
+	}
+	return d
+}
+
+// Queue remembers that evaluations must run. It may forget: the store is the
+// truth, and the reconciler enqueues again.
+type Queue interface {
+	// Enqueue makes sure that a worker will be handed the key. Enqueueing
+	// the same id and seq twice is not an error and adds nothing while the
+	// first still waits. KindUnavailable when the queue cannot be reached.
+	Enqueue(ctx context.Context, d Dispatch) error
+	// Cancel takes a waiting evaluation from the queue if it is there, and
+	// wakes the worker that runs it, so that it asks the store.
+	Cancel(ctx context.Context, key Key) error
+}

@@ -1,0 +1,91 @@
+package eval
+
+import (
+	"context"
+	"time"
+)
+
+// Request asks a Runner for one attempt at running a program.
+type Request struct {
+	ID      ID  `json:"id"`
+	Attempt int `json:"attempt"` // from 1
+	Program
+}
+
+// RunEventType names what a run event says.
+type RunEventType string
+
+const (
+	RunStarted  RunEventType = "started"  // the program's first process is about to start; after compilation
+	RunStdout   RunEventType = "stdout"   // Data was written to stdout
+	RunStderr   RunEventType = "stderr"   // Data was written to stderr
+	RunFinished RunEventType = "finished" // on the wire only: the result follows
+)
+
+// RunEvent is something that happened while a program ran.
+type RunEvent struct {
+	Type RunEventType `json:"type"`
+	Data Bytes        `json:"data,omitempty"`
+	At   time.Time    `json:"at"`
+}
+
+// Runner runs programs in a sandbox.
+type Runner interface {
+	// Run runs the program once and returns what it did. sink, when not nil,
+	// gets events in order from one goroutine at a time: every byte of
+	// stdout and stderr that the result counts, as it comes (without tests;
+	// with tests only started). Run returns after the last call of sink. A
+	// slow sink does not slow the program. The result holds each stream
+	// whole in Data, up to output_bytes.
+	//
+	// When ctx ends, everything that runs is killed and Run returns the
+	// partial result together with an error that wraps ctx's cause.
+	//
+	// A program that crashes, exceeds a limit, does not compile or does
+	// nothing is a Result. An error means that the platform failed, or that
+	// the request can never run:
+	//   - KindInvalid: the request is refused (unknown language, bad path...)
+	//   - KindFull: no slot is free; RetryAfter says when to come back
+	//   - KindStopping: the executor is shutting down
+	//   - KindConflict: a higher attempt of this id has been seen
+	//   - KindIsolation: the sandbox is weaker than min_isolation
+	//   - KindSandbox: the sandbox could not start, or broke
+	//   - KindUnavailable: the executor cannot be reached, or the connection was cut
+	// A request with a higher attempt than a run of the same id kills that
+	// run, which then returns KindConflict.
+	Run(ctx context.Context, req Request, sink func(RunEvent)) (Result, error)
+}
+
+// Executor is a Runner that can say what it offers.
+type Executor interface {
+	Runner
+	// Status returns what the executor is and does now. KindUnavailable.
+	Status(ctx context.Context) (ExecutorStatus, error)
+	// Stop kills the run with this id. KindNotFound when there is none.
+	Stop(ctx context.Context, id ID) error
+}
+
+// ExecutorStatus describes an executor.
+type ExecutorStatus struct {
+	Name      string     `json:"name"` // host and process
+	Version   string     `json:"version"`
+	Slots     int        `json:"slots"` // runs at once
+	Busy      int        `json:"busy"`
+	Draining  bool       `json:"draining"`
+	Isolation Isolation  `json:"isolation"`
+	Languages []Language `json:"languages"`
+}
+
+// Language is a language as an executor found it.
+type Language struct {
+	ID         string   `json:"id"`
+	Name       string   `json:"name"`
+	Aliases    []string `json:"aliases,omitempty"`
+	Extensions []string `json:"extensions,omitempty"` // with the dot
+	SourceFile string   `json:"source_file"`          // what the code is named
+	Compiled   bool     `json:"compiled"`
+	Available  bool     `json:"available"`         // its toolchain is here and the smoke test passed
+	Version    string   `json:"version,omitempty"` // as the toolchain says it
+	Problem    string   `json:"problem,omitempty"` // why it is not available
+	Example    string   `json:"example,omitempty"` // a program that prints hello
+}

@@ -1,0 +1,169 @@
+package eval
+
+import (
+	"context"
+	"time"
+)
+
+// Store keeps evaluations and decides every change of state. Each change is
+// a compare-and-set in one transaction, by the functions of lifecycle.go, so
+// any number of callers may use a store at once, in any number of processes.
+//
+// Every method may return KindUnavailable when the store cannot be reached;
+// then nothing, or all of the operation, was written. Times are the store's
+// clock, UTC, with microseconds.
+type Store interface {
+	Intake
+	Reader
+	Leaser
+	Scheduler
+	DeadLetters
+}
+
+// Submission is what one request accepts: one evaluation or a batch.
+type Submission struct {
+	Evaluations []Evaluation `json:"evaluations"` // Key, Spec, and optionally BatchID and Trace; the rest is set by the store
+	// IdempotencyKey, when not empty, makes the same submission within a day
+	// return the evaluations of the first one. Fingerprint tells whether it
+	// is the same: a hash of the request.
+	IdempotencyKey string `json:"idempotency_key,omitempty"`
+	Fingerprint    string `json:"fingerprint,omitempty"`
+}
+
+// IdempotencyWindow is how long an idempotency key is remembered at least.
+const IdempotencyWindow = 24 * time.Hour
+
+// Intake accepts evaluations and requests to end them.
+type Intake interface {
+	// Create writes all evaluations, queued, or none, and returns them as
+	// written, in order. replayed means that the key was used before for the
+	// same request: nothing was written and the first ones are returned as
+	// they are now. KindKeyReused: the key came with another fingerprint.
+	// KindConflict: an id exists. KindInvalid: none, or from several projects.
+	Create(ctx context.Context, s Submission) (created []Evaluation, replayed bool, err error)
+	// Cancel ends a queued evaluation, and marks a running one so that its
+	// worker ends it. It is idempotent while the evaluation runs.
+	// KindNotFound; KindConflict with the status when it has ended.
+	Cancel(ctx context.Context, key Key, reason string) (Evaluation, error)
+}
+
+// Reader answers questions. A key of another project is KindNotFound.
+type Reader interface {
+	// Get returns the evaluation whole. KindNotFound.
+	Get(ctx context.Context, key Key) (Evaluation, error)
+	// List returns summaries, newest first (created_at, then id, descending).
+	// KindInvalid: a cursor that this store did not make.
+	List(ctx context.Context, q Query) (Page, error)
+	// Events returns the evaluation's events with Seq > after, oldest first,
+	// at most limit. An unknown evaluation has none.
+	Events(ctx context.Context, key Key, after int64, limit int) ([]Event, error)
+	// Feed returns the project's events with Cursor > after in the order of
+	// their cursors, at most limit; none is ever skipped. after < 0 returns
+	// only the newest event, so that a reader can start from now.
+	Feed(ctx context.Context, project string, after int64, limit int) ([]Event, error)
+	// Attempts returns the evaluation's attempts in order.
+	Attempts(ctx context.Context, key Key) ([]Attempt, error)
+	// Stats counts the project's evaluations.
+	Stats(ctx context.Context, project string) (Stats, error)
+}
+
+// Query selects evaluations of a project. Empty fields select all.
+type Query struct {
+	Project  string    `json:"project"`
+	Status   []Status  `json:"status,omitempty"`
+	Verdict  []Verdict `json:"verdict,omitempty"`
+	Language string    `json:"language,omitempty"`
+	Tag      string    `json:"tag,omitempty"`
+	Batch    string    `json:"batch,omitempty"`
+	Since    time.Time `json:"since,omitzero"`   // created at or after
+	Until    time.Time `json:"until,omitzero"`   // created before
+	Limit    int       `json:"limit,omitempty"`  // 1 to 500; 0 is 50
+	Cursor   string    `json:"cursor,omitempty"` // Page.Next of the page before
+}
+
+// Page is a part of a list.
+type Page struct {
+	Evaluations []Evaluation `json:"evaluations"`
+	Next        string       `json:"next,omitempty"` // empty: there is no more
+}
+
+// Stats counts evaluations.
+type Stats struct {
+	Statuses    map[Status]int64  `json:"statuses"` // every status, zero included
+	Verdicts    map[Verdict]int64 `json:"verdicts"` // those that occur
+	DeadLetters int64             `json:"dead_letters"`
+	// OldestQueuedAt is when the evaluation was created that has waited
+	// longest among those that are due.
+	OldestQueuedAt *time.Time `json:"oldest_queued_at,omitempty"`
+}
+
+// Lease names an attempt that a worker believes it holds.
+type Lease struct {
+	Key
+	Attempt int `json:"attempt"`
+}
+
+// Leaser is what a worker needs.
+type Leaser interface {
+	// Claim changes queued to running for this worker and returns the whole
+	// evaluation, with its new attempt. KindNotFound; KindConflict with the
+	// status when it is not queued: a stale or double dispatch.
+	Claim(ctx context.Context, key Key, worker string, lease time.Duration) (Evaluation, error)
+	// Beat extends the lease and says whether a cancel was asked for.
+	// KindLeaseLost: stop the run and drop its result.
+	Beat(ctx context.Context, l Lease, lease time.Duration) (Beat, error)
+	// Finish ends the attempt and returns the evaluation as it is then:
+	// terminal, or queued for another try. Streams longer than InlineBytes
+	// must be in Blobs: KindInvalid otherwise. The same attempt finishing
+	// twice changes nothing and returns the evaluation as it is.
+	// KindLeaseLost: the attempt was taken away before; the outcome is dropped.
+	Finish(ctx context.Context, l Lease, o Outcome) (Evaluation, error)
+}
+
+// Beat is the answer to a beat.
+type Beat struct {
+	LeaseUntil      time.Time `json:"lease_until"`
+	CancelRequested bool      `json:"cancel_requested"`
+}
+
+// Scheduler is what the reconciler needs. It looks over all projects, and
+// several may run at once: no evaluation is handed to two at the same time.
+type Scheduler interface {
+	// Due returns queued evaluations whose NextDispatchAt has come, the most
+	// overdue first, at most limit, and sets it to now + again.
+	Due(ctx context.Context, limit int, again time.Duration) ([]Dispatch, error)
+	// Reap takes evaluations from workers whose lease has run out, at most
+	// limit, and returns them as they are now.
+	Reap(ctx context.Context, limit int) ([]Evaluation, error)
+	// Rewind makes every queued evaluation due now, except those whose
+	// run_at has not come, and returns how many: for when the queue was lost.
+	Rewind(ctx context.Context) (int, error)
+}
+
+// DeadLetters is the list of evaluations that the platform gave up on.
+type DeadLetters interface {
+	// ListDeadLetters returns them newest first.
+	ListDeadLetters(ctx context.Context, q DeadLetterQuery) (DeadLetterPage, error)
+	// Retry accepts a new evaluation with id newID and the spec of a failed
+	// one, and takes that from the list in the same transaction.
+	// KindNotFound; KindConflict with the status when it has not failed.
+	Retry(ctx context.Context, key Key, newID ID) (Evaluation, error)
+	// DeleteDeadLetter takes it from the list; the evaluation stays.
+	// KindNotFound when it is not there.
+	DeleteDeadLetter(ctx context.Context, key Key) error
+}
+
+// DeadLetterQuery selects dead letters of a project.
+type DeadLetterQuery struct {
+	Project  string `json:"project"`
+	Kind     Kind   `json:"kind,omitempty"`
+	Language string `json:"language,omitempty"`
+	Limit    int    `json:"limit,omitempty"` // 1 to 500; 0 is 50
+	Cursor   string `json:"cursor,omitempty"`
+}
+
+// DeadLetterPage is a part of the list.
+type DeadLetterPage struct {
+	DeadLetters []DeadLetter `json:"dead_letters"`
+	Next        string       `json:"next,omitempty"`
+}
