@@ -155,7 +155,11 @@ func (b *box) start(ctx context.Context, request *wire.BoxRequest, setup *wire.S
 	}
 	e := wire.NewEncoder(wire.KindSetup)
 	setup.Encode(e)
-	if err := b.control.Send(e.Bytes()); err != nil {
+	var groups []int
+	if b.group != nil {
+		groups = b.group.JoinFDs()
+	}
+	if err := b.control.Send(e.Bytes(), groups...); err != nil {
 		return err
 	}
 	pidfd, err := b.client.call(ctx, wire.KindBox, request.Encode, fds...)

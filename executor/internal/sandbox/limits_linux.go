@@ -41,7 +41,7 @@ func orDefault[T ~int | ~int64](v, def T) T {
 const dataSlack = 1 << 30
 
 // rlimits are what the kernel keeps per process. exact says that a cgroup
-// bounds memory and processes of the whole box.
+// bounds the memory of the whole box.
 func (l *Limits) rlimits(exact bool) []wire.Rlimit {
 	list := []wire.Rlimit{
 		{Resource: unix.RLIMIT_CORE, Value: 0},
@@ -61,10 +61,7 @@ func (l *Limits) rlimits(exact bool) []wire.Rlimit {
 		list = append(list, wire.Rlimit{Resource: unix.RLIMIT_CPU, Value: int64(math.Ceil(l.CPU.Seconds())) + 1})
 	}
 	if !exact {
-		list = append(list,
-			wire.Rlimit{Resource: unix.RLIMIT_DATA, Value: l.MemoryBytes + dataSlack},
-			wire.Rlimit{Resource: unix.RLIMIT_NPROC, Value: int64(l.Processes)},
-		)
+		list = append(list, wire.Rlimit{Resource: unix.RLIMIT_DATA, Value: l.MemoryBytes + dataSlack})
 	}
 	return list
 }

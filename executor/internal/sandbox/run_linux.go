@@ -101,6 +101,7 @@ func (x *run) send() error {
 	c := wire.Command{Argv: cmd.Argv, Env: cmd.Env, Dir: dir, Rlimits: cmd.Limits.rlimits(b.group != nil), Path: cmd.exe}
 	if b.group == nil {
 		c.Sample, c.SampleMemory, c.SampleCPU = true, cmd.Limits.MemoryBytes, int64(cmd.Limits.CPU)
+		c.SampleProcesses = int64(cmd.Limits.Processes)
 	}
 	e := wire.NewEncoder(wire.KindCommand)
 	c.Encode(e)
@@ -127,11 +128,7 @@ func (x *run) send() error {
 		return err
 	}
 	fds = append(fds, fd)
-	all := fds
-	if b.group != nil {
-		all = append(all[:len(all):len(all)], b.group.JoinFDs()...)
-	}
-	return b.control.Send(e.Bytes(), all...)
+	return b.control.Send(e.Bytes(), fds...)
 }
 
 // listen decodes what init says until it says no more.

@@ -3,6 +3,7 @@ package boxinit
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"syscall"
@@ -13,45 +14,77 @@ import (
 	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
 )
 
-func execute(c *wire.Conn, setup *wire.Setup, cmd *wire.Command, fds []int) error {
-	if err := setRlimits(cmd.Rlimits); err != nil {
-		return err
-	}
-	stdio, groups := fds[:3], fds[3:]
-	type spawned struct {
-		pid int
-		at  int64
+// program is a program that runs.
+type program struct {
+	pid int
+	cmd *wire.Command
+}
+
+// start waits for the command and starts it, on a thread that belongs to the
+// program's user: everything that does not depend on the command is done
+// before it comes. Without error and without program, the program could not
+// be executed, and the executor knows.
+func start(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error) {
+	type outcome struct {
+		p   *program
 		err error
 	}
-	done := make(chan spawned, 1)
+	done := make(chan outcome, 1)
 	go func() {
-		// Never unlocked: the thread, which now belongs to the program's user
-		// and has its filter, ends with this goroutine.
+		// Never unlocked: the thread ends with this goroutine.
 		runtime.LockOSThread()
-		if err := becomeUser(setup, groups); err != nil {
-			done <- spawned{err: err}
-			return
-		}
-		at := monotonic()
-		pid, err := spawn(cmd, stdio)
-		done <- spawned{pid: pid, at: at, err: err}
+		p, err := startAsUser(c, setup, groups)
+		done <- outcome{p, err}
 	}()
-	child := <-done
-	wire.CloseAll(fds)
+	o := <-done
+	return o.p, o.err
+}
 
+func startAsUser(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error) {
+	if err := becomeUser(setup, groups); err != nil {
+		return nil, err
+	}
+	wire.CloseAll(groups)
+	if err := c.Send([]byte{wire.KindReady}); err != nil {
+		return nil, err
+	}
+	var cmd wire.Command
+	stdio, err := receive(c, wire.KindCommand, &cmd)
+	if err != nil {
+		return nil, err
+	}
+	if len(stdio) != 3 {
+		return nil, fmt.Errorf("command came with %d descriptors", len(stdio))
+	}
+	if err := setRlimits(cmd.Rlimits); err != nil {
+		return nil, err
+	}
+	release, err := limitProcesses(&cmd, setup.KeepGroups)
+	if err != nil {
+		return nil, err
+	}
+	started := wire.Started{At: monotonic()}
+	pid, err := spawn(&cmd, stdio)
+	wire.CloseAll(stdio)
+	release(pid)
 	var errno syscall.Errno
-	if child.err != nil && !(errors.As(child.err, &errno) && programsFault(errno)) {
-		return fmt.Errorf("start program: %w", child.err)
+	if err != nil && !(errors.As(err, &errno) && programsFault(errno)) {
+		return nil, fmt.Errorf("start program: %w", err)
 	}
-	started := wire.Started{At: child.at, Errno: int64(errno)}
+	started.Errno = int64(errno)
 	if err := send(c, wire.KindStarted, &started); err != nil || errno != 0 {
-		return err
+		return nil, err
 	}
+	return &program{pid: pid, cmd: &cmd}, nil
+}
+
+// attend waits for the program's end and reports it.
+func attend(c *wire.Conn, p *program) error {
 	var watch *sampler
-	if cmd.Sample {
-		watch = startSampler(cmd)
+	if p.cmd.Sample {
+		watch = startSampler(p.cmd)
 	}
-	ended, err := reap(child.pid)
+	ended, err := reap(p.pid)
 	if err != nil {
 		return err
 	}
@@ -96,6 +129,40 @@ func setRlimits(limits []wire.Rlimit) error {
 		}
 	}
 	return nil
+}
+
+// limitProcesses holds the next child to its number of processes, where no
+// cgroup does. The kernel counts by user, and without privileges init is of
+// the same user: then its threads are added, and it must not keep the limit
+// itself, or the Go runtime would die for want of a thread. Therefore only the
+// soft limit is lowered for the fork; release raises it again, and lowers the
+// hard limit of the child before its own code has run.
+func limitProcesses(cmd *wire.Command, sameUser bool) (release func(pid int), err error) {
+	if cmd.SampleProcesses == 0 {
+		return func(int) {}, nil
+	}
+	most := uint64(cmd.SampleProcesses)
+	if sameUser {
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return nil, fmt.Errorf("count own threads: %w", err)
+		}
+		most += uint64(len(threads))
+	}
+	var have unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &have); err != nil {
+		return nil, fmt.Errorf("rlimit of processes: %w", err)
+	}
+	most = min(most, have.Max)
+	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: most, Max: have.Max}); err != nil {
+		return nil, fmt.Errorf("rlimit of processes: %w", err)
+	}
+	return func(pid int) {
+		_ = unix.Setrlimit(unix.RLIMIT_NPROC, &have)
+		if pid > 0 {
+			_ = unix.Prlimit(pid, unix.RLIMIT_NPROC, &unix.Rlimit{Cur: most, Max: most}, nil)
+		}
+	}, nil
 }
 
 // spawn starts the program from the calling thread and leaves everything

@@ -40,7 +40,8 @@ func run(c *wire.Conn) error {
 		return err
 	}
 	var setup wire.Setup
-	if _, err := receive(c, wire.KindSetup, &setup); err != nil {
+	groups, err := receive(c, wire.KindSetup, &setup)
+	if err != nil {
 		return err
 	}
 	if err := mountAll(&setup); err != nil {
@@ -49,18 +50,11 @@ func run(c *wire.Conn) error {
 	if err := loopbackUp(); err != nil {
 		return err
 	}
-	if err := c.Send([]byte{wire.KindReady}); err != nil {
+	child, err := start(c, &setup, groups)
+	if err != nil || child == nil {
 		return err
 	}
-	var cmd wire.Command
-	fds, err := receive(c, wire.KindCommand, &cmd)
-	if err != nil {
-		return err
-	}
-	if len(fds) < 3 {
-		return fmt.Errorf("command came with %d descriptors", len(fds))
-	}
-	return execute(c, &setup, &cmd, fds)
+	return attend(c, child)
 }
 
 type decodable interface{ Decode(*wire.Decoder) }

@@ -111,7 +111,8 @@ func (r *WorkspaceRequest) Decode(d *Decoder) {
 	r.ID, r.Bytes, r.Inodes, r.HostUID = d.Int(), d.Int(), d.Int(), d.Int()
 }
 
-// Setup tells init what to mount before the command is known.
+// Setup tells init what to mount before the command is known. With it travel
+// the opened tasks files of the groups that the program is to be born in.
 type Setup struct {
 	WorkDir    string
 	Workspace  bool // descriptor InitWorkspaceFD is a workspace for WorkDir
@@ -142,8 +143,7 @@ func (s *Setup) Decode(d *Decoder) {
 // Rlimit is one resource limit, hard and soft alike.
 type Rlimit struct{ Resource, Value int64 }
 
-// Command tells init what to run. With it travel stdin, stdout and stderr,
-// and then the opened tasks files of the groups to join.
+// Command tells init what to run. With it travel stdin, stdout and stderr.
 type Command struct {
 	Path    string // what to execute; empty: looked up from Argv[0]
 	Argv    []string
@@ -151,10 +151,12 @@ type Command struct {
 	Dir     string
 	Rlimits []Rlimit
 	// Sampling: init watches memory and CPU of the box itself, because no
-	// cgroup does. Zero means no limit.
-	Sample       bool
-	SampleMemory int64 // bytes
-	SampleCPU    int64 // nanoseconds
+	// cgroup does, and processes are held by a resource limit. Zero means no
+	// limit.
+	Sample          bool
+	SampleMemory    int64 // bytes
+	SampleCPU       int64 // nanoseconds
+	SampleProcesses int64
 }
 
 // Encode appends the command.
@@ -163,7 +165,7 @@ func (c *Command) Encode(e *Encoder) {
 	for _, r := range c.Rlimits {
 		e.Int(r.Resource).Int(r.Value)
 	}
-	e.Bool(c.Sample).Int(c.SampleMemory).Int(c.SampleCPU)
+	e.Bool(c.Sample).Int(c.SampleMemory).Int(c.SampleCPU).Int(c.SampleProcesses)
 }
 
 // Decode reads what Encode wrote.
@@ -175,7 +177,7 @@ func (c *Command) Decode(d *Decoder) {
 		}
 		c.Rlimits = append(c.Rlimits, Rlimit{Resource: d.Int(), Value: d.Int()})
 	}
-	c.Sample, c.SampleMemory, c.SampleCPU = d.Bool(), d.Int(), d.Int()
+	c.Sample, c.SampleMemory, c.SampleCPU, c.SampleProcesses = d.Bool(), d.Int(), d.Int(), d.Int()
 }
 
 // Started says that the program runs since At, or with Errno not zero that

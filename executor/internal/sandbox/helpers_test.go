@@ -1,0 +1,162 @@
+//go:build linux
+
+package sandbox_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+)
+
+// open makes a runtime, and holds the host to what it was when the test ends.
+func open(t testing.TB, cfg sandbox.Config) sandbox.Runtime {
+	t.Helper()
+	before := hostState(t)
+	r, err := sandbox.Open(t.Context(), cfg)
+	if err != nil {
+		skip(t, "no boxes here: "+err.Error())
+	}
+	t.Cleanup(func() {
+		require.NoError(t, r.Close())
+		require.Equal(t, before, hostState(t), "something is left over")
+	})
+	return r
+}
+
+// skip says why a test does not run, and fails it where everything must.
+func skip(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("REQUIRE_SERVICES") == "1" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// host is what must not change.
+type host struct {
+	descriptors, mounts int
+	children, groups    []string
+}
+
+func hostState(t testing.TB) host {
+	// The runtime's poller opens descriptors of its own, once.
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer func() { _, _ = r.Close(), w.Close() }()
+	var h host
+	fds, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	h.descriptors = len(fds)
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	require.NoError(t, err)
+	h.mounts = bytes.Count(mounts, []byte("\n"))
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	require.NoError(t, err)
+	for _, name := range stats {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		if f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])); f[1] == strconv.Itoa(os.Getpid()) {
+			h.children = append(h.children, string(b))
+		}
+	}
+	h.groups, err = filepath.Glob("/sys/fs/cgroup/*/crucible-" + strconv.Itoa(os.Getpid()) + "-*")
+	require.NoError(t, err)
+	return h
+}
+
+// level is one kind of runtime that this machine offers.
+type level struct {
+	sandbox.Runtime
+	exact bool // limits by cgroups
+}
+
+// eachLevel runs a test at every level.
+func eachLevel(t *testing.T, test func(t *testing.T, l level)) {
+	t.Helper()
+	t.Run("cgroup", func(t *testing.T) {
+		r := open(t, sandbox.Config{})
+		if name := levelOf(t, r); name != sandbox.LevelNamespaces {
+			if os.Getenv(rootlessEnv) != "" {
+				t.Skip("an ordinary user has no cgroup here")
+			}
+			skip(t, "no cgroup here: level "+name)
+		}
+		test(t, level{r, true})
+	})
+	t.Run("rlimit", func(t *testing.T) {
+		test(t, level{open(t, sandbox.Config{NoCgroup: true}), false})
+	})
+}
+
+// outcome is a report with the output.
+type outcome struct {
+	sandbox.Report
+	out, err string
+}
+
+// box prepares a box with the payload bound at /payload.
+func (l level) box(t testing.TB, w sandbox.Workspace) sandbox.Box {
+	t.Helper()
+	b, err := l.Prepare(t.Context(), sandbox.BoxSpec{Workspace: w, TmpBytes: 4 << 20, TmpInodes: 100, Binds: payloadBind()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.Close()) })
+	return b
+}
+
+func payloadBind() []sandbox.Bind {
+	return []sandbox.Bind{{Host: os.Getenv(payloadEnv), Box: "/payload"}}
+}
+
+func (l level) workspace(t testing.TB, spec sandbox.WorkspaceSpec) sandbox.Workspace {
+	t.Helper()
+	w, err := l.NewWorkspace(t.Context(), spec)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, w.Close()) })
+	return w
+}
+
+// run does one command in a box of its own.
+func (l level) run(t testing.TB, w sandbox.Workspace, limits sandbox.Limits, argv ...string) outcome {
+	t.Helper()
+	return run(t, l.box(t, w), sandbox.Command{Argv: argv, Limits: limits})
+}
+
+func run(t testing.TB, b sandbox.Box, cmd sandbox.Command) outcome {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if cmd.Env == nil {
+		cmd.Env = []string{"PATH=/usr/bin:/bin"}
+	}
+	rep, err := b.Run(t.Context(), cmd)
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+	return outcome{rep, out.String(), errs.String()}
+}
+
+// within checks a duration with a margin below and above.
+func within(t testing.TB, want, got, below, above time.Duration) {
+	t.Helper()
+	require.GreaterOrEqual(t, got, want-below)
+	require.LessOrEqual(t, got, want+above)
+}
+
+// rootlessEnv marks the tests that run again as an ordinary user.
+const rootlessEnv = "CRUCIBLE_TEST_ROOTLESS"
+
+func levelOf(t testing.TB, r sandbox.Runtime) string {
+	t.Helper()
+	i, err := r.Probe(t.Context())
+	require.NoError(t, err)
+	return i.Level
+}
