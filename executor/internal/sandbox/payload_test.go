@@ -91,7 +91,9 @@ func payload(args []string) int {
 			_ = c.Wait()
 		}
 	case "memory-hold":
-		touch(n)
+		if n > 0 {
+			touch(n)
+		}
 		time.Sleep(5 * time.Second)
 	case "forkbomb":
 		for {

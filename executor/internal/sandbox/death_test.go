@@ -1,0 +1,173 @@
+//go:build linux
+
+package sandbox_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
+)
+
+// processesNamed are the processes below this one with a first argument.
+func processesNamed(t *testing.T, name string) []int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	require.NoError(t, err)
+	var pids []int
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil || !bytes.HasPrefix(b, []byte(name+"\x00")) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		require.NoError(t, err)
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// childOf tells whether a process has a parent.
+func childOf(pid, parent int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	return f[0] != "Z" && f[1] == strconv.Itoa(parent)
+}
+
+func TestLauncherDies(t *testing.T) {
+	l := level{Runtime: open(t, sandbox.Config{})}
+	w := l.workspace(t, sandbox.WorkspaceSpec{})
+	b := l.box(t, w)
+	out := &signalWriter{seen: make(chan struct{})}
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.Run(t.Context(), sandbox.Command{Argv: []string{"/payload", "sleep"}, Stdout: out})
+		done <- err
+	}()
+	<-out.seen
+	for _, pid := range processesNamed(t, wire.LauncherArg) {
+		if childOf(pid, os.Getpid()) {
+			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+		}
+	}
+	require.ErrorIs(t, <-done, sandbox.ErrPlatform, "the run in flight can be tried again")
+	require.NoError(t, b.Close())
+
+	// The next box gets a new launcher; what the old one held is gone.
+	require.Eventually(t, func() bool {
+		b, err := l.Prepare(t.Context(), sandbox.BoxSpec{})
+		if err != nil {
+			require.ErrorIs(t, err, sandbox.ErrPlatform)
+			return false
+		}
+		return run(t, b, sandbox.Command{Argv: []string{"echo", "again"}}).out == "again\n"
+	}, 5*time.Second, time.Millisecond)
+	_, err := l.Prepare(t.Context(), sandbox.BoxSpec{Workspace: w})
+	require.ErrorIs(t, err, sandbox.ErrPlatform)
+}
+
+// TestExecutorDies kills a process that has a box running, in the rudest way,
+// and finds nothing left of it.
+func TestExecutorDies(t *testing.T) {
+	if dir := os.Getenv("CRUCIBLE_TEST_VICTIM"); dir != "" {
+		victim(t)
+		return
+	}
+	exe, err := os.Open("/proc/self/exe")
+	require.NoError(t, err)
+	defer func() { _ = exe.Close() }()
+	cmd := &exec.Cmd{
+		Path: "/proc/self/fd/3", Args: []string{"sandbox.test", "-test.run=^TestExecutorDies$"},
+		Env: append(os.Environ(), "CRUCIBLE_TEST_VICTIM=1"), Dir: "/", ExtraFiles: []*os.File{exe}, Stderr: os.Stderr,
+	}
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	if !strings.HasPrefix(line, "running") {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		skip(t, "no boxes here: "+line)
+	}
+	var launcher int
+	for _, pid := range processesNamed(t, wire.LauncherArg) {
+		if childOf(pid, cmd.Process.Pid) {
+			launcher = pid
+		}
+	}
+	var inits []int
+	for _, pid := range processesNamed(t, wire.InitArg) {
+		if childOf(pid, launcher) {
+			inits = append(inits, pid)
+		}
+	}
+	require.Len(t, inits, 1)
+	require.NoError(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	require.Eventually(t, func() bool {
+		return syscall.Kill(inits[0], 0) == syscall.ESRCH && syscall.Kill(launcher, 0) == syscall.ESRCH
+	}, 5*time.Second, time.Millisecond)
+
+	r, err := sandbox.Open(t.Context(), sandbox.Config{})
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	left, err := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/crucible-%d-*", cmd.Process.Pid))
+	require.NoError(t, err)
+	require.Empty(t, left, "groups of the dead executor")
+}
+
+func victim(t *testing.T) {
+	r, err := sandbox.Open(t.Context(), sandbox.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	b, err := r.Prepare(t.Context(), sandbox.BoxSpec{Binds: payloadBind()})
+	require.NoError(t, err)
+	read, write := io.Pipe()
+	go func() {
+		_, _ = read.Read(make([]byte, 1))
+		fmt.Println("running")
+	}()
+	_, err = b.Run(t.Context(), sandbox.Command{Argv: []string{"/payload", "sleep"}, Stdout: write, Limits: sandbox.Limits{Wall: time.Minute}})
+	require.NoError(t, err)
+}
+
+func TestCloseKillsWhatRuns(t *testing.T) {
+	r, err := sandbox.Open(t.Context(), sandbox.Config{})
+	if err != nil {
+		skip(t, err.Error())
+	}
+	l := level{Runtime: r}
+	b := l.box(t, nil)
+	out := &signalWriter{seen: make(chan struct{})}
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.Run(t.Context(), sandbox.Command{Argv: []string{"/payload", "sleep"}, Stdout: out})
+		done <- err
+	}()
+	<-out.seen
+	_ = l.box(t, nil) // and one that only waits
+	require.NoError(t, r.Close())
+	require.Error(t, <-done)
+	require.NoError(t, r.Close(), "twice is fine")
+	_, err = r.Prepare(t.Context(), sandbox.BoxSpec{})
+	require.ErrorIs(t, err, sandbox.ErrClosed)
+}
