@@ -1,0 +1,224 @@
+package eval
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// MaxSubmission is the most evaluations that a store accepts at once.
+const MaxSubmission = 4096
+
+// StoreTime is t as stores keep it: UTC, with microseconds.
+func StoreTime(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+// Accept makes the changes that write a submission. Only the fields that a
+// client of a store may set are taken. KindInvalid: none, too many, from
+// several projects, or text that no database could keep. KindConflict: the
+// same id twice.
+func (s Submission) Accept(now time.Time, rules Rules) ([]Change, error) {
+	if err := s.validate(); err != nil {
+		return nil, err
+	}
+	changes := make([]Change, len(s.Evaluations))
+	for i, e := range s.Evaluations {
+		changes[i] = Accept(fresh(e), now, rules)
+	}
+	return changes, nil
+}
+
+func fresh(e Evaluation) Evaluation {
+	e = Evaluation{Key: e.Key, Spec: e.Spec, BatchID: e.BatchID, RetryOf: e.RetryOf, Trace: e.Trace}
+	if e.Spec.RunAt != nil {
+		e.Spec.RunAt = ptr(StoreTime(*e.Spec.RunAt))
+	}
+	return e
+}
+
+func (s Submission) validate() error {
+	switch n := len(s.Evaluations); {
+	case n == 0:
+		return Errorf(KindInvalid, "a submission needs at least one evaluation")
+	case n > MaxSubmission:
+		return Errorf(KindInvalid, "a submission has %d evaluations; at most %d are accepted at once", n, MaxSubmission)
+	}
+	var bad []FieldError
+	check := func(name, value string) {
+		if !isText(value) {
+			bad = append(bad, FieldError{name, "must be UTF-8 without NUL"})
+		}
+	}
+	check("idempotency_key", s.IdempotencyKey)
+	check("fingerprint", s.Fingerprint)
+	seen := make(map[ID]bool, len(s.Evaluations))
+	for i, e := range s.Evaluations {
+		at := fmt.Sprintf("evaluations[%d].", i)
+		if e.Project == "" || e.ID == "" {
+			bad = append(bad, FieldError{at + "id", "needs a project and an id"})
+		}
+		if e.Project != s.Evaluations[0].Project {
+			bad = append(bad, FieldError{at + "project", fmt.Sprintf("is %q; all of a submission belong to one project, here %q", e.Project, s.Evaluations[0].Project)})
+		}
+		check(at+"project", e.Project)
+		check(at+"id", string(e.ID))
+		check(at+"batch_id", e.BatchID)
+		check(at+"trace", e.Trace)
+		check(at+"language", e.Spec.Language)
+		for j, tag := range e.Spec.Tags {
+			check(fmt.Sprintf("%stags[%d]", at, j), tag)
+		}
+		if seen[e.ID] {
+			return &Error{Kind: KindConflict, Message: fmt.Sprintf("id %s occurs twice in the submission", e.ID)}
+		}
+		seen[e.ID] = true
+	}
+	return Invalid(bad)
+}
+
+// isText reports whether every database can keep s as text.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+// Exists is the error for an id that is taken.
+func (k Key) Exists() error {
+	return &Error{Kind: KindConflict, Message: fmt.Sprintf("evaluation %s exists already", k.ID)}
+}
+
+// Missing is the error for an evaluation that is not there.
+func (k Key) Missing() error {
+	return &Error{Kind: KindNotFound, Message: fmt.Sprintf("there is no evaluation %q", string(k.ID))}
+}
+
+// Missing is the error for a lease on an evaluation that is not there: its
+// worker has to stop.
+func (l Lease) Missing() error {
+	return &Error{Kind: KindLeaseLost, Message: fmt.Sprintf("attempt %d holds nothing: there is no evaluation %q", l.Attempt, string(l.ID))}
+}
+
+// KeyReused is the error for an idempotency key that came with another request.
+func (s Submission) KeyReused() error {
+	return &Error{Kind: KindKeyReused,
+		Message: fmt.Sprintf("idempotency key %q was used with another request; use a new key", s.IdempotencyKey)}
+}
+
+// Again makes a new evaluation with the spec of a failed one. Any other
+// status is a KindConflict error that carries it.
+func (e Evaluation) Again(id ID, now time.Time, rules Rules) (Change, error) {
+	if e.Status != Failed {
+		return Change{}, e.conflict("cannot be retried")
+	}
+	s := Submission{Evaluations: []Evaluation{{Key: Key{e.Project, id}, Spec: e.Spec, RetryOf: e.ID}}}
+	changes, err := s.Accept(now, rules)
+	if err != nil {
+		return Change{}, err
+	}
+	return changes[0], nil
+}
+
+// Validate checks what a worker reports. KindInvalid: a stream that has to be
+// in [Blobs] is not, or nothing is reported.
+func (o Outcome) Validate() error {
+	if o.Result == nil && o.Failure == nil && !o.Cancelled {
+		return Errorf(KindInvalid, "an outcome needs a result, a failure or a cancel")
+	}
+	if o.Result == nil {
+		return nil
+	}
+	for _, s := range o.Result.Streams() {
+		if len(s.Data) > InlineBytes {
+			return Errorf(KindInvalid, "a stream of %d bytes is too long for the row: put it into blobs and keep its first %d bytes", len(s.Data), InlineBytes)
+		}
+		if s.Blob == "" && s.Bytes > int64(len(s.Data)) {
+			return Errorf(KindInvalid, "a stream says %d bytes and has %d, and names no blob with the whole", s.Bytes, len(s.Data))
+		}
+	}
+	return nil
+}
+
+// Reported says whether the attempt's worker has finished it, so that the
+// same report again changes nothing.
+func (a Attempt) Reported() bool { return a.Outcome != AttemptRunning && a.Outcome != AttemptLost }
+
+// Limits of a page.
+const (
+	DefaultPage = 50
+	MaxPage     = 500
+)
+
+// Check returns the query with its limit filled in, and its cursor, which is
+// nil on the first page. KindInvalid.
+func (q Query) Check() (Query, *Cursor, error) {
+	limit, cursor, err := checkPage("evaluations", q.Limit, q.Cursor, q.Project, q.Language, q.Tag, q.Batch)
+	q.Limit = limit
+	return q, cursor, err
+}
+
+// Check returns the query with its limit filled in, and its cursor, which is
+// nil on the first page. KindInvalid.
+func (q DeadLetterQuery) Check() (DeadLetterQuery, *Cursor, error) {
+	limit, cursor, err := checkPage("dead_letters", q.Limit, q.Cursor, q.Project, q.Language, string(q.Kind))
+	q.Limit = limit
+	return q, cursor, err
+}
+
+func checkPage(list string, limit int, cursor string, texts ...string) (int, *Cursor, error) {
+	for _, text := range texts {
+		if !isText(text) {
+			return 0, nil, Invalid([]FieldError{{"query", "must be UTF-8 without NUL"}})
+		}
+	}
+	if limit == 0 {
+		limit = DefaultPage
+	}
+	if limit < 1 || limit > MaxPage {
+		return 0, nil, Invalid([]FieldError{{"limit", fmt.Sprintf("is %d; it must be 1 to %d", limit, MaxPage)}})
+	}
+	if cursor == "" {
+		return limit, nil, nil
+	}
+	c, ok := parseCursor(list, cursor)
+	if !ok {
+		return 0, nil, Invalid([]FieldError{{"cursor", "is not one that this list gave; leave it out to start from the newest"}})
+	}
+	return limit, &c, nil
+}
+
+// Cursor is a place in a list that is ordered by time, then id, descending:
+// just after the entry that it names.
+type Cursor struct {
+	At time.Time
+	ID ID
+}
+
+// Cursor is the place after e in a list of evaluations.
+func (e Evaluation) Cursor() string { return Cursor{e.CreatedAt, e.ID}.encode("evaluations") }
+
+// Cursor is the place after d in a list of dead letters.
+func (d DeadLetter) Cursor() string { return Cursor{d.FailedAt, d.ID}.encode("dead_letters") }
+
+// Precedes reports whether an entry with this time and id comes after the
+// cursor in the list.
+func (c Cursor) Precedes(at time.Time, id ID) bool {
+	return at.Before(c.At) || at.Equal(c.At) && id < c.ID
+}
+
+func (c Cursor) encode(list string) string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%s/%d/%s", list, c.At.UnixMicro(), c.ID))
+}
+
+func parseCursor(list, s string) (Cursor, bool) {
+	raw, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || !isText(string(raw)) {
+		return Cursor{}, false
+	}
+	rest, found := strings.CutPrefix(string(raw), list+"/")
+	micros, id, cut := strings.Cut(rest, "/")
+	n, err := strconv.ParseInt(micros, 10, 64)
+	if !found || !cut || err != nil {
+		return Cursor{}, false
+	}
+	c := Cursor{time.UnixMicro(n).UTC(), ID(id)}
+	return c, c.encode(list) == s
+}
