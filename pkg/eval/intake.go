@@ -222,3 +222,19 @@ func parseCursor(list, s string) (Cursor, bool) {
 	c := Cursor{time.UnixMicro(n).UTC(), ID(id)}
 	return c, c.encode(list) == s
 }
+
+// CheckRange checks what Blobs.Open is asked for. KindInvalid: not a digest,
+// or an offset before the beginning.
+func CheckRange(digest string, offset int64) error {
+	valid := len(digest) == 64 && strings.Trim(digest, "0123456789abcdef") == ""
+	switch {
+	case !valid:
+		return Errorf(KindInvalid, "%q is not a digest: it has 64 lower-case hexadecimal digits", digest)
+	case offset < 0:
+		return Errorf(KindInvalid, "offset %d lies before the beginning", offset)
+	}
+	return nil
+}
+
+// NoBlob is the error for content that is not there.
+func NoBlob(digest string) error { return Errorf(KindNotFound, "there is no blob %s", digest) }

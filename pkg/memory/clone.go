@@ -1,0 +1,73 @@
+package memory
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+// clone copies everything that a caller could change through the evaluation.
+func clone(e eval.Evaluation) eval.Evaluation {
+	e.Spec = cloneSpec(e.Spec)
+	e.Result = cloneResult(e.Result)
+	e.Failure = clonePointer(e.Failure)
+	for _, at := range []**time.Time{&e.StartedAt, &e.FinishedAt, &e.NextDispatchAt, &e.LeaseUntil, &e.CancelRequestedAt} {
+		*at = clonePointer(*at)
+	}
+	return e
+}
+
+func cloneSpec(s eval.Spec) eval.Spec {
+	s.Code, s.Stdin = slices.Clone(s.Code), slices.Clone(s.Stdin)
+	s.Args, s.Tags = slices.Clone(s.Args), slices.Clone(s.Tags)
+	s.Env, s.Files = maps.Clone(s.Env), maps.Clone(s.Files)
+	for name, content := range s.Files {
+		s.Files[name] = slices.Clone(content)
+	}
+	s.RunAt = clonePointer(s.RunAt)
+	s.Tests = slices.Clone(s.Tests)
+	for i := range s.Tests {
+		t := &s.Tests[i]
+		t.Stdin, t.Args = slices.Clone(t.Stdin), slices.Clone(t.Args)
+		if t.ExpectedStdout != nil {
+			want := slices.Clone(*t.ExpectedStdout)
+			t.ExpectedStdout = &want
+		}
+	}
+	return s
+}
+
+func cloneResult(from *eval.Result) *eval.Result {
+	if from == nil {
+		return nil
+	}
+	r := *from
+	r.ExitCode = clonePointer(r.ExitCode)
+	r.Isolation.Controls = slices.Clone(r.Isolation.Controls)
+	r.Tests = slices.Clone(r.Tests)
+	for i := range r.Tests {
+		r.Tests[i].ExitCode = clonePointer(r.Tests[i].ExitCode)
+	}
+	if r.Compile = clonePointer(r.Compile); r.Compile != nil {
+		r.Compile.ExitCode = clonePointer(r.Compile.ExitCode)
+	}
+	for _, s := range r.Streams() {
+		s.Data = slices.Clone(s.Data)
+	}
+	return &r
+}
+
+func cloneAttempt(a eval.Attempt) eval.Attempt {
+	a.FinishedAt, a.Failure = clonePointer(a.FinishedAt), clonePointer(a.Failure)
+	return a
+}
+
+func clonePointer[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}

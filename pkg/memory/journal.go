@@ -1,0 +1,72 @@
+package memory
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+// Journal makes a store durable: it writes down each transaction before the
+// store takes it over.
+type Journal interface {
+	// Commit writes all of t, or nothing and returns an error, which the
+	// store returns to its caller. Calls do not overlap. What t points at is
+	// not to be changed.
+	Commit(ctx context.Context, t Transaction) error
+}
+
+// Transaction is what has to be written together.
+type Transaction struct {
+	Records     []Record     `json:"records,omitempty"`     // written, or replaced by their keys
+	Forgotten   []eval.Key   `json:"forgotten,omitempty"`   // removed
+	Idempotency *Idempotency `json:"idempotency,omitempty"` // written, or replaced by its key
+}
+
+// Record is an evaluation with all of its history.
+type Record struct {
+	Evaluation eval.Evaluation  `json:"evaluation"`
+	Events     []eval.Event     `json:"events"`
+	Attempts   []eval.Attempt   `json:"attempts,omitempty"`
+	DeadLetter *eval.DeadLetter `json:"dead_letter,omitempty"`
+}
+
+// Idempotency is a used idempotency key.
+type Idempotency struct {
+	Project     string    `json:"project"`
+	Key         string    `json:"key"`
+	Fingerprint string    `json:"fingerprint"`
+	IDs         []eval.ID `json:"ids"`
+	At          time.Time `json:"at"`
+}
+
+func transaction(records, forgotten []*record, key *Idempotency) Transaction {
+	t := Transaction{Idempotency: key}
+	for _, r := range records {
+		t.Records = append(t.Records, Record{r.eval, r.events, r.attempts, r.dead})
+	}
+	for _, r := range forgotten {
+		t.Forgotten = append(t.Forgotten, r.eval.Key)
+	}
+	return t
+}
+
+// Restore fills an empty store with what a journal has kept. It is called
+// before the store is used.
+func (s *Store) Restore(records []Record, keys []Idempotency) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range records {
+		s.put(&record{r.Evaluation, r.Events, r.Attempts, r.DeadLetter})
+		for _, e := range r.Events {
+			s.cursor = max(s.cursor, e.Cursor)
+		}
+	}
+	for _, p := range s.projects {
+		slices.SortFunc(p.feed, func(a, b eval.Event) int { return int(a.Cursor - b.Cursor) })
+	}
+	for _, k := range keys {
+		s.project(k.Project).keys[k.Key] = idempotencyKey{k.Fingerprint, k.IDs, k.At}
+	}
+}

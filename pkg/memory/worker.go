@@ -1,0 +1,129 @@
+package memory
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+// Claim implements [eval.Leaser].
+func (s *Store) Claim(ctx context.Context, key eval.Key, worker string, lease time.Duration) (eval.Evaluation, error) {
+	return s.change(ctx, key, key.Missing(), func(r *record, now time.Time) (eval.Change, error) {
+		return r.eval.Claim(worker, lease, now)
+	})
+}
+
+// Beat implements [eval.Leaser].
+func (s *Store) Beat(ctx context.Context, l eval.Lease, lease time.Duration) (eval.Beat, error) {
+	e, err := s.change(ctx, l.Key, l.Missing(), func(r *record, now time.Time) (eval.Change, error) {
+		return r.eval.Beat(l.Attempt, lease, now)
+	})
+	if err != nil {
+		return eval.Beat{}, err
+	}
+	return eval.Beat{LeaseUntil: *e.LeaseUntil, CancelRequested: e.CancelRequestedAt != nil}, nil
+}
+
+// Finish implements [eval.Leaser].
+func (s *Store) Finish(ctx context.Context, l eval.Lease, o eval.Outcome) (eval.Evaluation, error) {
+	if err := o.Validate(); err != nil {
+		return eval.Evaluation{}, err
+	}
+	o.Result = cloneResult(o.Result)
+	return s.change(ctx, l.Key, l.Missing(), func(r *record, now time.Time) (eval.Change, error) {
+		attempt := eval.Attempt{Number: l.Attempt}
+		if n := l.Attempt; n >= 1 && n <= len(r.attempts) {
+			attempt = r.attempts[n-1]
+			if attempt.Reported() {
+				return eval.Change{Evaluation: r.eval}, nil
+			}
+		}
+		return r.eval.Finish(attempt, o, now, jitter(), s.options.Rules)
+	})
+}
+
+// Due implements [eval.Scheduler].
+func (s *Store) Due(ctx context.Context, limit int, again time.Duration) ([]eval.Dispatch, error) {
+	if err := ended(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	due := first(s.queued, limit, now, func(e eval.Evaluation) *time.Time { return e.NextDispatchAt })
+	if len(due) == 0 {
+		return nil, nil
+	}
+	next := now.Add(again)
+	changes := make([]eval.Change, len(due))
+	dispatches := make([]eval.Dispatch, len(due))
+	for i, r := range due {
+		changes[i].Evaluation = r.eval
+		changes[i].Evaluation.NextDispatchAt = &next
+		dispatches[i] = r.eval.Dispatch()
+	}
+	if err := s.write(ctx, changes, nil); err != nil {
+		return nil, err
+	}
+	return dispatches, nil
+}
+
+// first returns the records whose time has come, the most overdue first.
+func first(from map[eval.Key]*record, limit int, now time.Time, at func(eval.Evaluation) *time.Time) []*record {
+	var due []*record
+	for _, r := range from {
+		if t := at(r.eval); t != nil && !t.After(now) {
+			due = append(due, r)
+		}
+	}
+	slices.SortFunc(due, func(a, b *record) int {
+		return cmp.Or(at(a.eval).Compare(*at(b.eval)), cmp.Compare(a.eval.ID, b.eval.ID))
+	})
+	return due[:min(max(limit, 0), len(due))]
+}
+
+// Reap implements [eval.Scheduler].
+func (s *Store) Reap(ctx context.Context, limit int) ([]eval.Evaluation, error) {
+	if err := ended(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	var reaped []eval.Evaluation
+	for _, r := range first(s.running, limit, now, func(e eval.Evaluation) *time.Time { return e.LeaseUntil }) {
+		c, ok := r.eval.Reap(r.attempts[r.eval.Attempt-1], now, jitter(), s.options.Rules)
+		if !ok {
+			continue
+		}
+		if err := s.write(ctx, []eval.Change{c}, nil); err != nil {
+			return reaped, err
+		}
+		reaped = append(reaped, clone(c.Evaluation))
+	}
+	return reaped, nil
+}
+
+// Rewind implements [eval.Scheduler].
+func (s *Store) Rewind(ctx context.Context) (int, error) {
+	if err := ended(ctx); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	var changes []eval.Change
+	for _, r := range s.queued {
+		if e := r.eval; e.NextDispatchAt.After(now) && (e.Spec.RunAt == nil || !e.Spec.RunAt.After(now)) {
+			e.NextDispatchAt = &now
+			changes = append(changes, eval.Change{Evaluation: e})
+		}
+	}
+	if len(changes) == 0 {
+		return 0, nil
+	}
+	return len(changes), s.write(ctx, changes, nil)
+}
