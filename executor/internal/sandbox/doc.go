@@ -24,6 +24,13 @@
 // one workspace may run at the same time; the host reaches the files only
 // while none does (ErrBusy).
 //
+// # Warm boxes
+//
+// Making a box takes about as long as a small program runs. What is prepared
+// before the request costs it nothing: a workspace and a box on it can wait
+// for as long as one likes, and files may be written while the box waits.
+// Keep pairs of them per list of binds.
+//
 // # Inside a box
 //
 // The root is an empty read-only tmpfs with read-only binds of /usr, /bin,

@@ -307,7 +307,7 @@ func forbidden() map[string]func() syscall.Errno {
 }
 
 func calls() int {
-	code := 0
+	code := otherABIs()
 	for name, call := range forbidden() {
 		switch e := call(); e {
 		case syscall.EPERM, syscall.ENOSYS, syscall.EAFNOSUPPORT:
@@ -320,6 +320,32 @@ func calls() int {
 			fmt.Printf("%s: %v (%d)\n", name, e, e)
 			code = 1
 		}
+	}
+	return code
+}
+
+// otherABIs makes calls by the doors that a list of 64-bit numbers forgets:
+// the 32-bit interrupt and the x32 numbers.
+func otherABIs() int {
+	if runtime.GOARCH != "amd64" {
+		return 0
+	}
+	code := 0
+	if _, _, e := syscall.RawSyscall(0x40000000|unix.SYS_GETPID, 0, 0, 0); e != syscall.ENOSYS {
+		fmt.Println("x32:", e)
+		code = 1
+	}
+	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	copy(page, []byte{0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xc3}) // mov eax, getpid; int 0x80; ret
+	entry := uintptr(unsafe.Pointer(&page[0]))
+	closure := unsafe.Pointer(&entry)
+	if got := (*(*func() int32)(unsafe.Pointer(&closure)))(); got != -int32(syscall.ENOSYS) {
+		fmt.Println("int 0x80:", got)
+		code = 1
 	}
 	return code
 }

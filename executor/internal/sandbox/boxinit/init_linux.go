@@ -47,9 +47,6 @@ func run(c *wire.Conn) error {
 	if err := mountAll(&setup); err != nil {
 		return err
 	}
-	if err := loopbackUp(); err != nil {
-		return err
-	}
 	child, err := start(c, &setup, groups)
 	if err != nil || child == nil {
 		return err
@@ -74,6 +71,7 @@ func receive(c *wire.Conn, want byte, into decodable) ([]int, error) {
 
 // harden makes this process deaf and unreadable before anything else runs.
 func harden() error {
+	wire.SetName("sandbox-init")
 	// Nothing that init holds may reach the program, whoever opened it.
 	if err := unix.CloseRange(wire.InitControlFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close_range: %w", err)

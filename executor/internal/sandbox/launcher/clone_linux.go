@@ -10,8 +10,9 @@ import (
 	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
 )
 
+// boxNamespaces are made with the box; its network namespace waits already.
 const boxNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID |
-	unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 
 // rootlessCaps are what init needs and would lose at execve, because it
 // cannot be uid 0 where only one id may be mapped.
@@ -23,7 +24,10 @@ var rootlessCaps = []uintptr{
 // cloneBox starts init in new namespaces around the calling thread's root and
 // returns a descriptor of the process. fds are the control socket and, for
 // the unified hierarchy, the group in which the box is born.
-func cloneBox(r *wire.BoxRequest, fds []int, workspace int) (int, error) {
+func cloneBox(r *wire.BoxRequest, nets *networks, fds []int, workspace int) (int, error) {
+	if err := nets.enter(); err != nil {
+		return -1, err
+	}
 	pidfd := -1
 	sys := &syscall.SysProcAttr{
 		Cloneflags: boxNamespaces,

@@ -47,10 +47,12 @@ func Main() {
 type launcher struct {
 	conn      *wire.Conn
 	vault     *vault
+	networks  *networks
 	templates map[string]*template
 }
 
 func serve() error {
+	wire.SetName("sandbox-launch")
 	// Little garbage is made here, and a small heap is what makes forks cheap.
 	debug.SetGCPercent(400)
 	if err := unix.CloseRange(ControlFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
@@ -74,7 +76,7 @@ func serve() error {
 		_ = l.conn.Send(hello.String(err.Error()).Bytes())
 		return err
 	}
-	l.vault = v
+	l.vault, l.networks = v, newNetworks()
 	if err := l.conn.Send(hello.String("").Bytes()); err != nil {
 		return err
 	}
@@ -157,7 +159,7 @@ func (l *launcher) box(id int64, r *wire.BoxRequest, fds []int) {
 	t.jobs <- func(broken error) {
 		pidfd, err := -1, broken
 		if err == nil {
-			pidfd, err = cloneBox(r, fds, workspace)
+			pidfd, err = cloneBox(r, l.networks, fds, workspace)
 		}
 		wire.CloseAll(fds)
 		if workspace >= 0 {
