@@ -14,7 +14,8 @@ const (
 	KindInvalid      Kind = "invalid"              // the request is wrong; Fields says where
 	KindUnauthorized Kind = "unauthorized"         // no credentials, or wrong ones
 	KindForbidden    Kind = "forbidden"            // known, and not allowed
-	KindNotFound     Kind = "not_found"            //
+	KindNotFound     Kind = "not_found"            // no such thing
+	KindMethod       Kind = "method_not_allowed"   // the path does not answer to this method
 	KindConflict     Kind = "conflict"             // the state does not allow it
 	KindLeaseLost    Kind = "lease_lost"           // another attempt holds the evaluation, or none does
 	KindTooLarge     Kind = "too_large"            // the body exceeds its limit
@@ -57,6 +58,7 @@ var kinds = []KindInfo{
 	{KindUnauthorized, 401, "Credentials are missing or wrong", RetryNever},
 	{KindForbidden, 403, "Not allowed", RetryNever},
 	{KindNotFound, 404, "Not found", RetryNever},
+	{KindMethod, 405, "Method not allowed", RetryNever},
 	{KindConflict, 409, "The state does not allow this", RetryNever},
 	{KindLeaseLost, 409, "The lease is lost", RetryNever},
 	{KindTooLarge, 413, "The request is too large", RetryNever},

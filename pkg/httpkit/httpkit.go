@@ -257,7 +257,7 @@ func fromEcho(he *echo.HTTPError) error {
 	case http.StatusNotFound:
 		return eval.Errorf(eval.KindNotFound, "there is nothing at this path; / shows what is here")
 	case http.StatusMethodNotAllowed:
-		return eval.Errorf(eval.KindInvalid, "this path does not answer to this method")
+		return eval.Errorf(eval.KindMethod, "this path does not answer to this method; /docs shows which")
 	case http.StatusRequestEntityTooLarge:
 		return eval.Errorf(eval.KindTooLarge, "the body is too large")
 	case http.StatusUnsupportedMediaType:
