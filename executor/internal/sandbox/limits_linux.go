@@ -37,8 +37,9 @@ func orDefault[T ~int | ~int64](v, def T) T {
 
 // dataSlack is how much more than its memory limit one process may map
 // privately where sampling stands in for a cgroup: runtimes map much that they
-// never touch, and the sampler counts what is touched.
-const dataSlack = 1 << 30
+// never touch, stacks of threads above all, and the sampler counts what is
+// touched.
+const dataSlack = 4 << 30
 
 // rlimits are what the kernel keeps per process. exact says that a cgroup
 // bounds the memory of the whole box.

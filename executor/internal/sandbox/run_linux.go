@@ -202,37 +202,51 @@ func (x *run) watch(ctx context.Context) error {
 			if x.started.At == 0 {
 				return fmt.Errorf("init did not start the program within %v", prepareTimeout)
 			}
-			x.end(LimitWall)
+			x.end(LimitWall, poll)
 		case <-poll.C:
+			if x.limit != LimitNone {
+				x.b.kill() // asked to, init did not
+				continue
+			}
 			used, err := x.b.group.CPU()
 			if err != nil {
 				return err
 			}
 			if used >= l.CPU {
-				x.end(LimitCPU)
+				x.end(LimitCPU, poll)
 			} else {
 				poll.Reset(pollAfter(l.CPU - used))
 			}
 		case <-oom:
 			oom = nil
-			x.end(LimitMemory)
+			x.end(LimitMemory, poll)
 		case which := <-x.over:
-			x.end(which)
+			x.end(which, poll)
 		case <-cancel:
 			cancel = nil
-			x.end(LimitCancelled)
+			x.end(LimitCancelled, poll)
 		}
 	}
 }
 
+// politeness is how long init may take to kill its program.
+const politeness = 100 * time.Millisecond
+
 // end kills the box for a reason; the first one stands. The messages then
 // come to their end.
-func (x *run) end(why Limit) {
+func (x *run) end(why Limit, poll *time.Timer) {
 	if x.limit != LimitNone {
 		return
 	}
 	x.limit = why
 	x.killedAt = monotonic()
+	if x.b.group == nil && x.started.At != 0 {
+		// Only init can tell what was used: it has to outlive its program.
+		if x.b.control.Send([]byte{wire.KindKill}) == nil {
+			poll.Reset(politeness)
+			return
+		}
+	}
 	x.b.kill()
 }
 

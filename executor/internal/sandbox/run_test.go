@@ -86,6 +86,8 @@ func TestWallLimit(t *testing.T) {
 			require.Equal(t, sandbox.LimitWall, o.Limit)
 			require.Equal(t, int(syscall.SIGKILL), o.Signal)
 			within(t, limit, o.Wall, 0, 20*time.Millisecond)
+			require.Positive(t, o.CPU)
+			require.Positive(t, o.MemoryPeak)
 			if program == "sleep" {
 				require.Equal(t, "before\n", o.out, "output until then is kept")
 			}

@@ -91,6 +91,7 @@ func attend(c *wire.Conn, p *program) error {
 	var watch *sampler
 	if p.cmd.Sample {
 		watch = startSampler(p.cmd)
+		go obey(c)
 	}
 	ended, err := reap(p.pid)
 	if err != nil {
@@ -100,6 +101,21 @@ func attend(c *wire.Conn, p *program) error {
 		watch.stop(&ended)
 	}
 	return send(c, wire.KindEnded, &ended)
+}
+
+// obey kills the program when the executor says so. Where cgroups keep the
+// account, the executor kills init itself, and this is not needed.
+func obey(c *wire.Conn) {
+	for {
+		msg, fds, err := c.Recv()
+		wire.CloseAll(fds)
+		if err != nil {
+			os.Exit(1) // the executor is gone
+		}
+		if kind, _ := wire.NewDecoder(msg); kind == wire.KindKill {
+			_ = unix.Kill(-1, unix.SIGKILL)
+		}
+	}
 }
 
 type encodable interface{ Encode(*wire.Encoder) }

@@ -10,6 +10,7 @@ const (
 
 	KindSetup   // executor to init: what to mount
 	KindCommand // executor to init: what to run
+	KindKill    // executor to init, where it samples: kill the program, but give the account
 	KindReady   // init to executor: everything is in place
 	KindStarted // init to executor: the program runs, or why it does not
 	KindEnded   // init to executor: the program ended and nothing is left alive
