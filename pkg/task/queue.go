@@ -1,0 +1,190 @@
+package task
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/internal/outage"
+	"github.com/crucible-eval/crucible/pkg/live"
+)
+
+const (
+	// patience is how long a caller may wait for Redis. Whoever submits an evaluation waits for it.
+	patience = 500 * time.Millisecond
+	// retention is how long a finished task can be looked at. Each one takes part in the embedded Redis' walks over
+	// all keys, so it is short; the evaluation itself is in the store.
+	retention = 15 * time.Minute
+	// limit ends a task's context, which work does not run under. When it passes, asynq hands the task out again, and
+	// that handler finds the evaluation running and is done. It has to be in whole seconds.
+	limit = 2 * time.Hour
+	// tries is more than any retry policy has: the store decides when it is over, and asynq must not do so before.
+	tries = 1000
+	// reclaim is how long an active task may keep a queued evaluation waiting.
+	reclaim = 30 * time.Second
+	// probed is how many dispatches of an evaluation Cancel looks for in the queue.
+	probed = 8
+)
+
+// Queue is an eval.Queue over asynq. After a failure it answers KindUnavailable at once for a second, so that an
+// outage of Redis does not slow those who submit.
+type Queue struct {
+	redis     *Redis
+	client    *asynq.Client
+	inspector *asynq.Inspector
+	gate      *outage.Gate
+}
+
+var _ eval.Queue = (*Queue)(nil)
+
+// NewQueue returns the queue in this Redis. It lives as long as the connection.
+func NewQueue(r *Redis) *Queue {
+	return &Queue{
+		redis:     r,
+		client:    asynq.NewClientFromRedisClient(r.client),
+		inspector: asynq.NewInspectorFromRedisClient(r.client),
+		gate:      outage.NewGate("queue: Redis", time.Second, r.log),
+	}
+}
+
+// payload is what a task carries.
+type payload struct {
+	Project string  `json:"project"`
+	ID      eval.ID `json:"id"`
+}
+
+// Headers of a task.
+const headerTrace = "traceparent"
+
+// Enqueue implements eval.Queue.
+func (q *Queue) Enqueue(ctx context.Context, d eval.Dispatch) error {
+	return q.guarded(ctx, func(ctx context.Context) error { return q.enqueue(ctx, d) })
+}
+
+// guarded runs one operation on Redis with the deadline and the gate.
+func (q *Queue) guarded(ctx context.Context, do func(context.Context) error) error {
+	if err := q.redis.usable(); err != nil {
+		return err
+	}
+	if !q.gate.Allow() {
+		return eval.Errorf(eval.KindUnavailable, "the queue's Redis cannot be reached; it is tried again in a second")
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := do(limited)
+	if ctx.Err() == nil { // else it is the caller who gave up
+		q.gate.Report(err)
+	}
+	return unavailable(err)
+}
+
+func (q *Queue) enqueue(ctx context.Context, d eval.Dispatch) error {
+	body, err := json.Marshal(payload{d.Project, d.ID})
+	if err != nil {
+		return err
+	}
+	var headers map[string]string
+	if d.Trace != "" {
+		headers = map[string]string{headerTrace: d.Trace}
+	}
+	work, queue, id := asynq.NewTaskWithHeaders(typeRun, body, headers), queueOf(d.Priority), taskID(d.ID, d.Seq)
+	put := func(id string) error {
+		options := []asynq.Option{asynq.Queue(queue), asynq.TaskID(id), asynq.MaxRetry(tries), asynq.Timeout(limit), asynq.Retention(retention)}
+		if !d.RunAt.IsZero() {
+			// asynq cuts fractions of a second off, and would start early.
+			options = append(options, asynq.ProcessAt(d.RunAt.Add(time.Second-1).Truncate(time.Second)))
+		}
+		_, err := q.client.EnqueueContext(ctx, work, options...)
+		return err
+	}
+	err = put(id)
+	if !errors.Is(err, asynq.ErrTaskIDConflict) {
+		return err
+	}
+	state, err := q.redis.client.HGet(ctx, taskKey(queue, id), "state").Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return err
+	}
+	switch state {
+	case "pending":
+		return nil
+	case "scheduled", "retry":
+		// It waits for a time. Whoever enqueues it after that time is the reconciler, which is more exact than asynq's
+		// forwarder; and a try that failed because the store was away need not wait out its delay.
+		if d.RunAt.After(time.Now()) {
+			return nil
+		}
+		return q.raced(q.inspector.RunTask(queue, id))
+	case "active":
+		// A worker has taken this dispatch, and yet the evaluation is queued: it may be about to be claimed, or the
+		// worker died in between. asynq would notice that after 108 s at the earliest. A second task in its place
+		// starts it now; if the first one lives, one of them finds the evaluation taken and is done. The time in the
+		// id keeps the number of these small.
+		err = put(id + "+" + strconv.FormatInt(time.Now().Unix()/int64(reclaim.Seconds()), 10))
+	default:
+		// Completed or archived without bringing the evaluation to its end, or gone in this moment: the dispatch is
+		// over, and asked for again.
+		if err := q.raced(q.inspector.DeleteTask(queue, id)); err != nil {
+			return err
+		}
+		err = put(id)
+	}
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return nil // somebody else was quicker
+	}
+	return err
+}
+
+// raced ignores that a task is no longer in the state that it was seen in: somebody else has moved it on, which is
+// what was wanted, and the reconciler looks again.
+func (q *Queue) raced(err error) error {
+	if _, network := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err); network {
+		return err
+	}
+	return nil
+}
+
+// Cancel implements eval.Queue.
+func (q *Queue) Cancel(ctx context.Context, key eval.Key) error {
+	return q.guarded(ctx, func(ctx context.Context) error {
+		waiting := make(map[[2]string]*redis.StringCmd)
+		_, err := q.redis.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for _, queue := range Queues() {
+				for seq := 1; seq <= probed; seq++ {
+					id := taskID(key.ID, seq)
+					waiting[[2]string{queue, id}] = p.HGet(ctx, taskKey(queue, id), "state")
+				}
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return err
+		}
+		for at, state := range waiting {
+			switch state.Val() {
+			case "pending", "scheduled", "retry":
+				if err := q.raced(q.inspector.DeleteTask(at[0], at[1])); err != nil {
+					return err
+				}
+			}
+		}
+		return live.Publish(ctx, q.redis.client, eval.Notice{Key: key, CancelRequested: true})
+	})
+}
+
+func taskID(id eval.ID, seq int) string { return string(id) + ":" + strconv.Itoa(seq) }
+
+func taskKey(queue, id string) string { return queueKey(queue, "t:"+id) }
+
+// queueKey is where asynq keeps a part of a queue.
+func queueKey(queue, part string) string { return fmt.Sprintf("asynq:{%s}:%s", queue, part) }
