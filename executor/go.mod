@@ -4,6 +4,8 @@ go 1.26.0
 
 require github.com/crucible-eval/crucible/pkg v0.0.0
 
+require go.yaml.in/yaml/v3 v3.0.5 // indirect
+
 require (
 	github.com/elastic/go-seccomp-bpf v1.6.0
 	github.com/stretchr/testify v1.12.1
