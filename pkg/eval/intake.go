@@ -81,6 +81,10 @@ func (s Submission) validate() error {
 // isText reports whether every database can keep s as text.
 func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
+// Plausible is false for a key that no store could hold, because it is not
+// text. What is not plausible is not there.
+func (k Key) Plausible() bool { return isText(k.Project) && isText(string(k.ID)) }
+
 // Exists is the error for an id that is taken.
 func (k Key) Exists() error {
 	return &Error{Kind: KindConflict, Message: fmt.Sprintf("evaluation %s exists already", k.ID)}

@@ -1,0 +1,127 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/memory"
+	"github.com/crucible-eval/crucible/storage/internal/blobstore"
+	"github.com/crucible-eval/crucible/storage/internal/filestore"
+	"github.com/crucible-eval/crucible/storage/internal/sqlstore"
+)
+
+// Backend is an open store with its blobs.
+type Backend struct {
+	Store eval.Store
+	Blobs eval.Blobs
+
+	kind    string
+	blobs   string // what the blobs are kept in
+	pings   []func(context.Context) error
+	sizes   func(context.Context) (*int64, error) // nil: not known
+	closing []io.Closer
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open opens the backend that cfg names. It is ready, with its tables up to
+// date, or an error says what to do: KindInvalid for a configuration that does
+// not fit together, KindUnavailable for a database that does not answer. The
+// logger may be nil.
+func Open(ctx context.Context, cfg Config, logger *slog.Logger) (*Backend, error) {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	cfg, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	b := &Backend{kind: cfg.Backend}
+	if err := errors.Join(b.openStore(ctx, cfg), b.openBlobs(ctx, cfg)); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	logger.InfoContext(ctx, "storage is open", "backend", b.kind, "blobs", b.blobs)
+	return b, nil
+}
+
+func (b *Backend) openStore(ctx context.Context, cfg Config) error {
+	options := sqlstore.Options{Rules: cfg.Rules, Now: cfg.Now, MaxConnections: cfg.MaxConnections, Durable: cfg.Durable}
+	switch cfg.Backend {
+	case Memory:
+		b.Store = memory.NewStore(memory.Options{MaxEvaluations: cfg.MaxEvaluations, Rules: cfg.Rules, Now: cfg.Now})
+		return nil
+	case File:
+		store, err := filestore.Open(filepath.Join(cfg.DataDir, "evaluations"), memory.Options{MaxEvaluations: cfg.MaxEvaluations, Rules: cfg.Rules, Now: cfg.Now})
+		if err != nil {
+			return err
+		}
+		b.Store = store
+		b.closing = append(b.closing, store)
+		return nil
+	}
+	var store *sqlstore.Store
+	var err error
+	if cfg.Backend == SQLite {
+		store, err = sqlstore.OpenSQLite(ctx, cfg.databaseFile(), options)
+	} else {
+		store, err = sqlstore.OpenPostgres(ctx, cfg.DatabaseURL, cfg.AutoMigrate, options)
+	}
+	if err != nil {
+		return err
+	}
+	b.Store = store
+	b.sizes = store.Size
+	b.pings = append(b.pings, store.Ping)
+	b.closing = append(b.closing, store)
+	return nil
+}
+
+func (b *Backend) openBlobs(ctx context.Context, cfg Config) error {
+	if cfg.BlobsURL == "mem://" || cfg.BlobsURL == "" && cfg.Backend == Memory {
+		b.Blobs, b.blobs = memory.NewBlobs(0), "memory"
+		return nil
+	}
+	var blobs *blobstore.Blobs
+	var err error
+	if cfg.BlobsURL == "" {
+		b.blobs = "folder"
+		blobs, err = blobstore.OpenFolder(filepath.Join(cfg.DataDir, "blobs"))
+	} else {
+		b.blobs = schemeOf(cfg.BlobsURL)
+		blobs, err = blobstore.OpenURL(ctx, cfg.BlobsURL)
+	}
+	if err != nil {
+		return err
+	}
+	b.Blobs = blobs
+	b.pings = append(b.pings, blobs.Ping)
+	b.closing = append(b.closing, blobs)
+	return nil
+}
+
+// Ready returns nil when store and blobs answer. KindUnavailable.
+func (b *Backend) Ready(ctx context.Context) error {
+	var errs []error
+	for _, ping := range b.pings {
+		errs = append(errs, ping(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// Close closes store and blobs; closing twice is fine.
+func (b *Backend) Close() error {
+	b.closeOnce.Do(func() {
+		var errs []error
+		for _, c := range b.closing {
+			errs = append(errs, c.Close())
+		}
+		b.closeErr = errors.Join(errs...)
+	})
+	return b.closeErr
+}

@@ -1,0 +1,103 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"time"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+// Create implements [eval.Intake].
+func (s *Store) Create(ctx context.Context, sub eval.Submission) (created []eval.Evaluation, replayed bool, err error) {
+	changes, err := sub.Accept(s.now(), s.rules)
+	if err != nil {
+		return nil, false, err
+	}
+	err = s.transact(ctx, func(t *tx) error {
+		if sub.IdempotencyKey != "" {
+			used, fingerprint, err := t.remember(sub, changes[0].Evaluation.CreatedAt)
+			if err != nil {
+				return err
+			}
+			if used != nil && fingerprint != sub.Fingerprint {
+				return sub.KeyReused()
+			}
+			if used != nil {
+				replayed = true
+				created, err = t.replay(sub.Evaluations[0].Project, used)
+				return err
+			}
+		}
+		for _, c := range changes {
+			created = append(created, c.Evaluation)
+		}
+		return t.insert(changes)
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return created, replayed, nil
+}
+
+// remember writes the submission's idempotency key. When the key is in use it
+// returns the ids and the fingerprint that came with it first. Another
+// transaction that is writing the same key is waited for.
+func (t *tx) remember(sub eval.Submission, now time.Time) (used []eval.ID, fingerprint string, err error) {
+	ids := make([]eval.ID, len(sub.Evaluations))
+	for i, e := range sub.Evaluations {
+		ids[i] = e.ID
+	}
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, "", err
+	}
+	project, forgotten := sub.Evaluations[0].Project, now.Add(-eval.IdempotencyWindow).UnixMicro()
+	n, err := t.exec("INSERT INTO idempotency_keys (project_id, key, fingerprint, evaluation_ids, created_at) VALUES "+marks(5)+
+		" ON CONFLICT (project_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, evaluation_ids = excluded.evaluation_ids,"+
+		" created_at = excluded.created_at WHERE idempotency_keys.created_at <= ?",
+		project, sub.IdempotencyKey, sub.Fingerprint, string(list), now.UnixMicro(), forgotten)
+	if err != nil {
+		return nil, "", err
+	}
+	if n == 1 {
+		// Each new key takes a few old ones with it, so that the table stays bounded.
+		_, err = t.exec("DELETE FROM idempotency_keys WHERE created_at <= ? AND (project_id, key) IN"+
+			" (SELECT project_id, key FROM idempotency_keys WHERE created_at <= ? LIMIT 4"+t.store.dialect.skipLocked+")", forgotten, forgotten)
+		return nil, "", err
+	}
+	err = rows(t.db, func(r *sql.Rows) error {
+		var raw string
+		if err := r.Scan(&fingerprint, &raw); err != nil {
+			return err
+		}
+		return json.Unmarshal([]byte(raw), &used)
+	}, "SELECT fingerprint, evaluation_ids FROM idempotency_keys WHERE project_id = ? AND key = ?", project, sub.IdempotencyKey)
+	return used, fingerprint, err
+}
+
+// replay returns evaluations as they are now, in the order of ids.
+func (t *tx) replay(project string, ids []eval.ID) ([]eval.Evaluation, error) {
+	first := make([]eval.Evaluation, 0, len(ids))
+	for _, id := range ids {
+		e, found, err := t.load(selectWhole, eval.Key{Project: project, ID: id})
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			first = append(first, e)
+		}
+	}
+	return first, nil
+}
+
+// Cancel implements [eval.Intake].
+func (s *Store) Cancel(ctx context.Context, key eval.Key, reason string) (eval.Evaluation, error) {
+	if !key.Plausible() {
+		return eval.Evaluation{}, key.Missing()
+	}
+	return s.change(ctx, selectWhole, key, key.Missing(), func(t *tx, e eval.Evaluation) (eval.Change, error) {
+		return e.RequestCancel(reason, t.now)
+	})
+}

@@ -1,0 +1,164 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+// Claim implements [eval.Leaser].
+func (s *Store) Claim(ctx context.Context, key eval.Key, worker string, lease time.Duration) (eval.Evaluation, error) {
+	if !key.Plausible() {
+		return eval.Evaluation{}, key.Missing()
+	}
+	return s.change(ctx, selectWhole, key, key.Missing(), func(t *tx, e eval.Evaluation) (eval.Change, error) {
+		return e.Claim(worker, lease, t.now)
+	})
+}
+
+// Beat implements [eval.Leaser].
+func (s *Store) Beat(ctx context.Context, l eval.Lease, lease time.Duration) (eval.Beat, error) {
+	if !l.Plausible() {
+		return eval.Beat{}, l.Missing()
+	}
+	e, err := s.change(ctx, selectSummary, l.Key, l.Missing(), func(t *tx, e eval.Evaluation) (eval.Change, error) {
+		return e.Beat(l.Attempt, lease, t.now)
+	})
+	if err != nil {
+		return eval.Beat{}, err
+	}
+	return eval.Beat{LeaseUntil: *e.LeaseUntil, CancelRequested: e.CancelRequestedAt != nil}, nil
+}
+
+// Finish implements [eval.Leaser].
+func (s *Store) Finish(ctx context.Context, l eval.Lease, o eval.Outcome) (eval.Evaluation, error) {
+	if err := o.Validate(); err != nil {
+		return eval.Evaluation{}, err
+	}
+	if !l.Plausible() {
+		return eval.Evaluation{}, l.Missing()
+	}
+	return s.change(ctx, selectWhole, l.Key, l.Missing(), func(t *tx, e eval.Evaluation) (eval.Change, error) {
+		attempt, err := t.attempt(l.Key, l.Attempt)
+		if err != nil {
+			return eval.Change{}, err
+		}
+		if attempt.Reported() {
+			return eval.Change{Evaluation: e}, nil
+		}
+		return e.Finish(attempt, o, t.now, jitter(), s.rules)
+	})
+}
+
+// attempt reads one attempt; one that never was is still running.
+func (t *tx) attempt(key eval.Key, number int) (eval.Attempt, error) {
+	a := eval.Attempt{Key: key, Number: number, Outcome: eval.AttemptRunning}
+	err := rows(t.db, func(r *sql.Rows) (err error) {
+		a, err = scanAttempt(r)
+		return err
+	}, "SELECT "+attemptColumns+" FROM attempts WHERE project_id = ? AND evaluation_id = ? AND number = ?", key.Project, string(key.ID), number)
+	return a, err
+}
+
+const (
+	whereDue      = " FROM evaluations WHERE status = 'queued' AND next_dispatch_at <= ?"
+	whereLapsed   = " FROM evaluations WHERE status = 'running' AND lease_until <= ?"
+	whereRewound  = " WHERE status = 'queued' AND next_dispatch_at > ? AND (run_at IS NULL OR run_at <= ?)"
+	dispatchOrder = " ORDER BY next_dispatch_at, id LIMIT ?"
+)
+
+// Due implements [eval.Scheduler].
+func (s *Store) Due(ctx context.Context, limit int, again time.Duration) ([]eval.Dispatch, error) {
+	// Mostly nothing is due: find that out without taking the lock to write.
+	some, err := s.any(ctx, "SELECT 1"+whereDue+" LIMIT 1", s.now().UnixMicro())
+	if err != nil || !some || limit <= 0 {
+		return nil, err
+	}
+	var due []eval.Dispatch
+	err = s.transact(ctx, func(t *tx) error {
+		var keys []any
+		err := rows(t.db, func(r *sql.Rows) error {
+			var (
+				d     eval.Dispatch
+				runAt *time.Time
+			)
+			if err := r.Scan(&d.Project, &d.ID, &d.Seq, &d.Priority, moment{&runAt}, &d.Trace); err != nil {
+				return err
+			}
+			if runAt != nil {
+				d.RunAt = *runAt
+			}
+			due = append(due, d)
+			keys = append(keys, d.Project, string(d.ID))
+			return nil
+		}, "SELECT project_id, id, dispatch_seq, priority, run_at, trace"+whereDue+dispatchOrder+s.dialect.skipLocked, t.now.UnixMicro(), limit)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		_, err = t.exec("UPDATE evaluations SET next_dispatch_at = ? WHERE (project_id, id) IN (VALUES "+tuples(marks(2), len(due))+")",
+			append([]any{t.now.Add(again).UnixMicro()}, keys...)...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return due, nil
+}
+
+func (s *Store) any(ctx context.Context, query string, args ...any) (found bool, err error) {
+	err = s.look(ctx, func(*sql.Rows) error { found = true; return nil }, query, args...)
+	return found, err
+}
+
+// Reap implements [eval.Scheduler]. Each evaluation is taken in a transaction
+// of its own, so that one cannot hold up the others.
+func (s *Store) Reap(ctx context.Context, limit int) ([]eval.Evaluation, error) {
+	var keys []eval.Key
+	err := s.look(ctx, func(r *sql.Rows) error {
+		var k eval.Key
+		keys = append(keys, k)
+		return r.Scan(&keys[len(keys)-1].Project, &keys[len(keys)-1].ID)
+	}, "SELECT project_id, id"+whereLapsed+" ORDER BY lease_until, id LIMIT ?", s.now().UnixMicro(), max(limit, 0))
+	if err != nil {
+		return nil, err
+	}
+	var reaped []eval.Evaluation
+	for _, key := range keys {
+		err := s.transact(ctx, func(t *tx) error {
+			e, found, err := t.load(selectWhole, key)
+			if err != nil || !found {
+				return err
+			}
+			attempt, err := t.attempt(key, e.Attempt)
+			if err != nil {
+				return err
+			}
+			c, ok := e.Reap(attempt, t.now, jitter(), s.rules)
+			if !ok { // somebody else was faster
+				return nil
+			}
+			reaped = append(reaped, c.Evaluation)
+			return t.save(e, c)
+		})
+		if err != nil {
+			return reaped, err
+		}
+	}
+	return reaped, nil
+}
+
+// Rewind implements [eval.Scheduler].
+func (s *Store) Rewind(ctx context.Context) (int, error) {
+	var n int64
+	err := s.transact(ctx, func(t *tx) (err error) {
+		now := t.now.UnixMicro()
+		n, err = t.exec("UPDATE evaluations SET next_dispatch_at = ?"+whereRewound, now, now, now)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return int(n), nil
+}
