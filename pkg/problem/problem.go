@@ -92,6 +92,11 @@ func Decode(resp *http.Response) error {
 	if !strings.HasPrefix(resp.Header.Get("Content-Type"), MediaType) || json.Unmarshal(body, &p) != nil || !strings.HasPrefix(p.Type, typePrefix) {
 		return foreign(resp)
 	}
+	return p.Err()
+}
+
+// Err is the error that From described, without its cause.
+func (p Problem) Err() error {
 	return &eval.Error{
 		Kind: eval.Kind(strings.TrimPrefix(p.Type, typePrefix)), Message: p.Detail, Fields: p.Errors,
 		Status: p.State, RetryAfter: time.Duration(p.RetryAfterMS) * time.Millisecond,

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/crucible-eval/crucible/executor/internal/lang"
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/spool"
 )
 
 // Runner runs programs in boxes of one runtime.
@@ -31,7 +31,7 @@ type job struct {
 	program *eval.Program
 	source  lang.Source
 	env     []string // of runs
-	sink    func(eval.RunEvent)
+	sink    func(eval.RunEvent) // may be nil
 	result  eval.Result
 }
 
@@ -45,9 +45,6 @@ func (r *Runner) Run(ctx context.Context, t *lang.Toolchain, p *eval.Program, si
 		return eval.Result{}, err
 	}
 	source.MemoryBytes = p.Limits.MemoryBytes
-	if sink == nil {
-		sink = func(eval.RunEvent) {}
-	}
 	j := &job{Runner: r, lang: t, program: p, source: source, env: t.Environ(p.Env), sink: sink}
 	j.result.Language = eval.LanguageRef{ID: t.ID, Version: t.Version}
 	j.result.Isolation = r.isolation
@@ -77,7 +74,6 @@ func (j *job) run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = box.Close() }()
-	j.sink(eval.RunEvent{Type: eval.RunStarted, At: time.Now()})
 	out, err := j.execute(ctx, box, j.program.Args, j.program.Stdin, j.sink)
 	j.result.Usage, j.result.Stdout, j.result.Stderr = out.usage, out.stdout, out.stderr
 	if err != nil {
@@ -148,11 +144,12 @@ type outcome struct {
 // execute runs the program in a box. When ctx ends, the outcome has what
 // there was, without a verdict, and the error is not nil.
 func (j *job) execute(ctx context.Context, box sandbox.Box, args []string, stdin []byte, sink func(eval.RunEvent)) (outcome, error) {
-	spool := newSpool(sink)
+	kept := spool.New(sink)
+	kept.Started()
 	l := j.program.Limits
 	cmd := sandbox.Command{
 		Argv: j.lang.Command(j.source, args), Env: j.env,
-		Stdout: spool.writer(eval.RunStdout), Stderr: spool.writer(eval.RunStderr),
+		Stdout: kept.Stdout(), Stderr: kept.Stderr(),
 		Limits: sandbox.Limits{
 			Wall: l.Wall(), CPU: l.CPU(), MemoryBytes: l.MemoryBytes,
 			Processes: int(l.Processes), OutputBytes: l.OutputBytes,
@@ -162,9 +159,9 @@ func (j *job) execute(ctx context.Context, box sandbox.Box, args []string, stdin
 		cmd.Stdin = bytes.NewReader(stdin)
 	}
 	rep, err := box.Run(ctx, cmd)
-	spool.close()
+	kept.Close()
 	out := outcome{usage: usage(rep), startError: rep.StartError}
-	out.stdout, out.stderr = spool.stream(eval.RunStdout), spool.stream(eval.RunStderr)
+	out.stdout, out.stderr = kept.Streams()
 	out.stdout.Truncated, out.stderr.Truncated = rep.StdoutTruncated, rep.StderrTruncated
 	switch {
 	case err != nil:

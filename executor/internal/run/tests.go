@@ -31,7 +31,9 @@ func (j *job) test(ctx context.Context, compiled sandbox.Workspace) error {
 			return err
 		}
 	}
-	j.sink(eval.RunEvent{Type: eval.RunStarted, At: time.Now()})
+	if j.sink != nil {
+		j.sink(eval.RunEvent{Type: eval.RunStarted, At: time.Now()})
+	}
 	kept := int64(0)
 	failed := -1
 	j.result.Tests = make([]eval.TestResult, 0, len(j.program.Tests))
