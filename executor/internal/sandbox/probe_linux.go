@@ -87,7 +87,11 @@ func (r *runtime) probeAbuse(ctx context.Context) ([]Control, error) {
 		return nil, fmt.Errorf("probe: %w", err)
 	}
 	defer func() { _ = listener.Close() }()
-	_, out, err := r.probe(ctx, Limits{Wall: 5 * time.Second}, "abuse", listener.Addr().String(), strconv.Itoa(os.Getpid()))
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		return nil, fmt.Errorf("probe: %w", err)
+	}
+	_, out, err := r.probe(ctx, Limits{Wall: 5 * time.Second}, "abuse", port, strconv.Itoa(os.Getpid()))
 	if err != nil {
 		return nil, err
 	}

@@ -90,24 +90,57 @@ func Open() (Tree, error) {
 }
 
 // claim makes a folder of a new name in each of dirs and locks the first.
+// Another executor may take it for abandoned before it is locked, and remove
+// it: then there is another try.
 func claim(dirs []string, mkdir func(string, os.FileMode) error) (name string, lock *os.File, err error) {
-	for range 8 {
+	for range 20 {
 		name = fmt.Sprintf("%s%d-%x", prefix, os.Getpid(), time.Now().UnixNano())
 		for _, dir := range dirs {
-			if err := mkdir(filepath.Join(dir, name), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-				return "", nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+			if err = mkdir(filepath.Join(dir, name), 0o755); err != nil {
+				break
 			}
 		}
-		lock, err = os.Open(filepath.Join(dirs[0], name))
-		if err != nil {
-			continue // another executor took it for abandoned, between the two calls
+		if err == nil {
+			lock, err = lockFolder(filepath.Join(dirs[0], name))
 		}
-		if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			return name, lock, nil
+		if err == nil {
+			// Whoever removes it holds the lock meanwhile. We hold it now, so what is
+			// here stays; but what was removed before leaves a lock on nothing.
+			if err = allThere(dirs, name); err == nil {
+				return name, lock, nil
+			}
+			_ = lock.Close()
 		}
-		_ = lock.Close()
+		for _, dir := range dirs {
+			_ = unix.Rmdir(filepath.Join(dir, name))
+		}
+		if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
+			break
+		}
 	}
 	return "", nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// lockFolder opens and locks a folder, or fails at once where another has it.
+func lockFolder(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func allThere(dirs []string, name string) error {
+	for _, dir := range dirs {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reclaim removes the folders of executors that are dead.
@@ -120,14 +153,13 @@ func reclaim(dirs []string) {
 		if !e.IsDir() || !strings.HasPrefix(e.Name(), prefix) {
 			continue
 		}
-		lock, err := os.Open(filepath.Join(dirs[0], e.Name()))
+		lock, err := lockFolder(filepath.Join(dirs[0], e.Name()))
 		if err != nil {
-			continue
+			continue // its owner lives
 		}
-		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			for _, dir := range dirs {
-				_ = removeAll(filepath.Join(dir, e.Name()))
-			}
+		for i := range dirs {
+			// The locked one last, so that a rest can be found again.
+			_ = removeAll(filepath.Join(dirs[len(dirs)-1-i], e.Name()))
 		}
 		_ = lock.Close()
 	}

@@ -132,3 +132,46 @@ func TestVersion2NotDelegated(t *testing.T) {
 	require.ErrorIs(t, err, cgroup.ErrUnavailable)
 	require.ErrorContains(t, err, "memory")
 }
+
+// TestManyExecutors opens trees at the same time, each of which takes the
+// others' for abandoned until they are locked: none may lose its own.
+func TestManyExecutors(t *testing.T) {
+	tree, err := cgroup.Open()
+	if err != nil {
+		if os.Getenv("REQUIRE_SERVICES") == "1" && os.Geteuid() == 0 {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	require.NoError(t, tree.Close())
+	errs := make(chan error, 8)
+	for range cap(errs) {
+		go func() {
+			errs <- func() error {
+				for range 20 {
+					tree, err := cgroup.Open()
+					if err != nil {
+						return err
+					}
+					g, err := tree.New()
+					if err != nil {
+						return err
+					}
+					if err := g.Limit(1<<20, 1); err != nil {
+						return err
+					}
+					if err := g.Remove(); err != nil {
+						return err
+					}
+					if err := tree.Close(); err != nil {
+						return err
+					}
+				}
+				return nil
+			}()
+		}()
+	}
+	for range cap(errs) {
+		require.NoError(t, <-errs)
+	}
+}

@@ -5,8 +5,8 @@ package probe
 
 import (
 	"fmt"
-	"net"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -39,8 +39,8 @@ func Main() {
 	os.Exit(0)
 }
 
-// abuse tries everything that is over at once. Its arguments are an address
-// of the host that listens, and a process of the host.
+// abuse tries everything that is over at once. Its arguments are a port at
+// which the host listens, and a process of the host.
 func abuse(args []string) {
 	tries := []struct {
 		name string
@@ -108,12 +108,32 @@ func writesAny() error {
 	return unix.EROFS
 }
 
-func dials(address string) error {
-	for _, to := range [][2]string{{"tcp", address}, {"udp", "192.0.2.1:53"}, {"tcp", "169.254.169.254:80"}} {
-		c, err := net.DialTimeout(to[0], to[1], 100*time.Millisecond)
-		if err == nil {
-			_ = c.Close()
-			return nil
+// dials calls the port at which the host listens on its own loopback, and
+// two addresses that a host with a network could reach. Plain system calls:
+// package net would bring the C library with it, and make init start slowly.
+func dials(port string) error {
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return nil
+	}
+	for _, to := range []struct {
+		kind int
+		addr unix.SockaddrInet4
+	}{
+		{unix.SOCK_STREAM, unix.SockaddrInet4{Port: n, Addr: [4]byte{127, 0, 0, 1}}},
+		{unix.SOCK_DGRAM, unix.SockaddrInet4{Port: 53, Addr: [4]byte{192, 0, 2, 1}}},
+		{unix.SOCK_STREAM, unix.SockaddrInet4{Port: 80, Addr: [4]byte{169, 254, 169, 254}}},
+	} {
+		fd, err := unix.Socket(unix.AF_INET, to.kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		patience := unix.Timeval{Usec: 100_000}
+		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience)
+		err = unix.Connect(fd, &to.addr)
+		_ = unix.Close(fd)
+		if err == nil || err == unix.EINPROGRESS {
+			return nil // answered, or on its way out
 		}
 	}
 	return unix.ENETUNREACH
