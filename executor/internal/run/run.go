@@ -30,7 +30,7 @@ type job struct {
 	lang    *lang.Toolchain
 	program *eval.Program
 	source  lang.Source
-	env     []string // of runs
+	env     []string            // of runs
 	sink    func(eval.RunEvent) // may be nil
 	result  eval.Result
 }

@@ -1,0 +1,91 @@
+package executor
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+// MaybeInit makes this process a part of the sandbox, if it was started as
+// one; it does not return then. Call it first in main, and first in TestMain.
+func MaybeInit() { sandbox.MaybeInit() }
+
+// DefaultPatience is how long a run waits for a slot before it is refused.
+const DefaultPatience = 100 * time.Millisecond
+
+// Config is what Open needs. The zero value is good: it offers every language
+// that is installed, with a slot for each core.
+type Config struct {
+	// Name is how the executor calls itself; empty: host and process id.
+	Name    string
+	Version string
+	// CacheDir keeps what is made once for each toolchain, such as Go's compiled
+	// standard library, and which smoke tests passed. Empty: "crucible" in the
+	// user's cache folder; where there is none, a temporary folder.
+	CacheDir string
+	// LanguagesDir has YAML files of more languages. Empty: none.
+	LanguagesDir string
+	// Languages are the ids to offer. Empty: all.
+	Languages []string
+
+	Slots       int           // runs at once; 0: the number of cores
+	MemoryBytes int64         // for all runs together; 0: three quarters of the machine's
+	Patience    time.Duration // how long a run may wait for a slot; 0: DefaultPatience; negative: not at all
+	Policy      *eval.Policy  // nil: eval.DefaultPolicy
+	// MinIsolation is the weakest level to run at: Open fails below it, and
+	// never runs weaker. Empty: any that the sandbox offers.
+	MinIsolation string
+
+	// InitPath and NoCgroup are the sandbox's: see its Config.
+	InitPath string
+	NoCgroup bool
+}
+
+func (c Config) filled() (Config, error) {
+	if c.Slots < 0 || c.MemoryBytes < 0 {
+		return c, errors.New("executor: slots and memory cannot be negative")
+	}
+	if c.MinIsolation != "" && !slices.Contains(eval.IsolationLevels(), c.MinIsolation) {
+		return c, fmt.Errorf("executor: isolation level %q is not one of %v", c.MinIsolation, eval.IsolationLevels())
+	}
+	if c.Name == "" {
+		host, _ := os.Hostname()
+		c.Name = fmt.Sprintf("%s-%d", cmp.Or(host, "executor"), os.Getpid())
+	}
+	if c.Policy == nil {
+		policy := eval.DefaultPolicy()
+		c.Policy = &policy
+	}
+	c.Slots = cmp.Or(c.Slots, runtime.NumCPU())
+	c.Patience = max(cmp.Or(c.Patience, DefaultPatience), 0)
+	if c.MemoryBytes == 0 {
+		c.MemoryBytes = machineMemory() / 4 * 3
+	}
+	return c, nil
+}
+
+// cacheDir returns the folder for caches, and what removes it again when it
+// is a temporary one.
+func (c Config) cacheDir() (dir string, remove func() error, err error) {
+	nothing := func() error { return nil }
+	if c.CacheDir != "" {
+		dir, err = filepath.Abs(c.CacheDir)
+		return dir, nothing, err
+	}
+	if user, err := os.UserCacheDir(); err == nil {
+		dir = filepath.Join(user, "crucible")
+		if os.MkdirAll(dir, 0o755) == nil {
+			return dir, nothing, nil
+		}
+	}
+	dir, err = os.MkdirTemp("", "crucible-executor-")
+	return dir, func() error { return os.RemoveAll(dir) }, err
+}

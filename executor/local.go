@@ -1,0 +1,246 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/crucible-eval/crucible/executor/internal/lang"
+	"github.com/crucible-eval/crucible/executor/internal/run"
+	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+	"github.com/crucible-eval/crucible/executor/internal/slots"
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+// maxID bounds the id of a run, which any client of the executor chooses.
+const maxID = 128
+
+// Local is an eval.Executor in this process. It must be closed.
+type Local struct {
+	cfg       Config
+	log       *slog.Logger
+	boxes     sandbox.Runtime
+	isolation eval.Isolation
+	runner    *run.Runner
+	languages *lang.Registry
+	slots     *slots.Slots
+	fence     *slots.Fence
+	metrics   *metrics
+	tracer    trace.Tracer
+	cleanup   func() error
+
+	closing sync.Once
+	closed  error
+}
+
+var _ eval.Executor = (*Local)(nil)
+
+// Open makes an executor: it starts the sandbox, has it prove what it
+// isolates, and finds the languages. It returns when those that need no
+// compiler are ready; the others follow in the background, and a run waits
+// for its own. It fails where no sandbox is possible, and says what to do.
+// logger and registry may be nil.
+func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *prometheus.Registry) (_ *Local, err error) {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg, err = cfg.filled(); err != nil {
+		return nil, err
+	}
+	definitions, err := lang.Load(cfg.LanguagesDir, cfg.Languages)
+	if err != nil {
+		return nil, fmt.Errorf("executor: %w", err)
+	}
+	l := &Local{cfg: cfg, log: logger, fence: slots.NewFence(), tracer: otel.Tracer("github.com/crucible-eval/crucible/executor")}
+	if l.boxes, err = sandbox.Open(ctx, sandbox.Config{InitPath: cfg.InitPath, NoCgroup: cfg.NoCgroup, Logger: logger}); err != nil {
+		return nil, fmt.Errorf("executor: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	if err := l.prove(ctx); err != nil {
+		return nil, err
+	}
+	l.slots = slots.New(cfg.Slots, cfg.MemoryBytes, cfg.Patience)
+	if l.metrics, err = newMetrics(registry, l.slots, l.isolation); err != nil {
+		return nil, fmt.Errorf("executor: %w", err)
+	}
+	l.runner = run.New(l.boxes, l.isolation)
+	dir, remove, err := cfg.cacheDir()
+	if err != nil {
+		return nil, fmt.Errorf("executor: a folder for caches: %w", err)
+	}
+	l.cleanup = remove
+	l.languages = lang.Start(lang.Options{
+		Definitions: definitions, CacheDir: dir, Remember: true, Sandbox: l.isolation.Level,
+		Prove: l.runner.Prove, Logger: logger,
+	})
+	if err := l.languages.Settled(ctx); err != nil {
+		return nil, fmt.Errorf("executor: %w", err)
+	}
+	return l, nil
+}
+
+// prove has the sandbox try out what it promises.
+func (l *Local) prove(ctx context.Context) error {
+	seen, err := l.boxes.Probe(ctx)
+	if err != nil {
+		return fmt.Errorf("executor: the sandbox does not hold: %w", err)
+	}
+	l.isolation = eval.Isolation{Level: seen.Level}
+	var gaps []string
+	for _, c := range seen.Controls {
+		l.isolation.Controls = append(l.isolation.Controls, eval.Control{Name: c.Name, State: string(c.State), Detail: c.Detail})
+		if c.State != sandbox.Enforced {
+			gaps = append(gaps, fmt.Sprintf("%s is %s (%s)", c.Name, c.State, c.Detail))
+		}
+	}
+	if !strongEnough(seen.Level, l.cfg.MinIsolation) {
+		return fmt.Errorf("executor: this machine offers isolation %q, and at least %q is asked for: %v", seen.Level, l.cfg.MinIsolation, gaps)
+	}
+	l.log.Info("sandbox proven", "level", seen.Level, "controls", len(seen.Controls), "gaps", gaps)
+	return nil
+}
+
+// strongEnough compares levels; an empty least accepts any.
+func strongEnough(level, least string) bool {
+	levels := eval.IsolationLevels()
+	have := slices.Index(levels, level)
+	return least == "" || have >= 0 && have <= slices.Index(levels, least)
+}
+
+// Run implements eval.Runner.
+func (l *Local) Run(ctx context.Context, req eval.Request, sink func(eval.RunEvent)) (eval.Result, error) {
+	ctx, span := l.tracer.Start(ctx, "executor.run", trace.WithAttributes(
+		attribute.String("crucible.id", string(req.ID)), attribute.Int("crucible.attempt", req.Attempt),
+		attribute.String("crucible.language", req.Language)))
+	defer span.End()
+	res, err := l.run(ctx, req, sink)
+	span.SetAttributes(attribute.String("crucible.verdict", string(res.Verdict)))
+	if err != nil {
+		span.RecordError(err)
+		span.SetStatus(codes.Error, string(eval.KindOf(err)))
+	}
+	return res, err
+}
+
+func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEvent)) (eval.Result, error) {
+	began := time.Now()
+	program, t, err := l.admissible(ctx, &req)
+	if err != nil {
+		return eval.Result{}, l.rejected(err)
+	}
+	runCtx, pass, err := l.fence.Enter(ctx, req.ID, req.Attempt)
+	if err != nil {
+		return eval.Result{}, l.rejected(err)
+	}
+	defer pass.Leave()
+	memory := program.Limits.MemoryBytes
+	if t.Compile != nil {
+		memory = max(memory, t.Compile.Limits.MemoryBytes)
+	}
+	release, err := l.slots.Take(runCtx, memory)
+	if err != nil {
+		return eval.Result{}, l.rejected(err)
+	}
+	defer release()
+	res, err := l.runner.Run(runCtx, t, program, sink)
+	l.metrics.ended(t.ID, res, err, time.Since(began))
+	if kind := eval.KindOf(err); kind == eval.KindSandbox || kind == eval.KindInternal && runCtx.Err() == nil {
+		l.log.Error("run failed", "id", req.ID, "attempt", req.Attempt, "language", t.ID, "err", err)
+	}
+	return res, err
+}
+
+// admissible checks a request as if nobody had before.
+func (l *Local) admissible(ctx context.Context, req *eval.Request) (*eval.Program, *lang.Toolchain, error) {
+	spec, bad := l.cfg.Policy.Validate(eval.Spec{Program: req.Program}, time.Now(), nil)
+	if req.ID == "" || len(req.ID) > maxID {
+		bad = append(bad, eval.FieldError{Field: "id", Message: fmt.Sprintf("must have 1 to %d bytes", maxID)})
+	}
+	if req.Attempt < 1 {
+		bad = append(bad, eval.FieldError{Field: "attempt", Message: "must be 1 or more"})
+	}
+	if err := eval.Invalid(bad); err != nil {
+		return nil, nil, err
+	}
+	if !strongEnough(l.isolation.Level, req.MinIsolation) {
+		return nil, nil, eval.Errorf(eval.KindIsolation, "this executor isolates at level %q, and the request asks for at least %q", l.isolation.Level, req.MinIsolation)
+	}
+	t, err := l.languages.Find(ctx, spec.Language)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &spec.Program, t, nil
+}
+
+func (l *Local) rejected(err error) error {
+	l.metrics.rejections.WithLabelValues(string(eval.KindOf(err))).Inc()
+	return err
+}
+
+// Status implements eval.Executor.
+func (l *Local) Status(context.Context) (eval.ExecutorStatus, error) {
+	total, busy, draining := l.slots.State()
+	return eval.ExecutorStatus{
+		Name: l.cfg.Name, Version: l.cfg.Version, Slots: total, Busy: busy, Draining: draining,
+		Isolation: l.isolation, Languages: l.languages.List(),
+	}, nil
+}
+
+// Stop implements eval.Executor.
+func (l *Local) Stop(_ context.Context, id eval.ID) error { return l.fence.Stop(id, 0) }
+
+// StopAttempt kills the run with this id if it is of this attempt.
+// KindNotFound when there is none.
+func (l *Local) StopAttempt(_ context.Context, id eval.ID, attempt int) error {
+	return l.fence.Stop(id, attempt)
+}
+
+// Checked waits until every language is known to be available or not.
+func (l *Local) Checked(ctx context.Context) error { return l.languages.AllSettled(ctx) }
+
+// Drain takes on no more runs (KindStopping) and waits for those under way
+// until ctx ends; then it kills them, and their Run returns KindStopping.
+func (l *Local) Drain(ctx context.Context) {
+	idle := l.slots.Drain()
+	select {
+	case <-idle:
+		return
+	case <-ctx.Done():
+	}
+	l.fence.StopAll(eval.Errorf(eval.KindStopping, "the executor shut down before the run ended"))
+	<-idle
+}
+
+// Close kills what runs and removes everything that was made. Closing twice
+// is fine.
+func (l *Local) Close() error {
+	l.closing.Do(func() {
+		if l.slots != nil {
+			gone, cancel := context.WithCancel(context.Background())
+			cancel()
+			l.Drain(gone)
+		}
+		if l.languages != nil {
+			l.languages.Close()
+		}
+		l.closed = l.boxes.Close()
+		if l.cleanup != nil {
+			l.closed = errors.Join(l.closed, l.cleanup())
+		}
+	})
+	return l.closed
+}

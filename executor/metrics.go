@@ -1,0 +1,88 @@
+package executor
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/crucible-eval/crucible/executor/internal/slots"
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+type metrics struct {
+	runs       *prometheus.CounterVec
+	rejections *prometheus.CounterVec
+	overhead   prometheus.Histogram
+}
+
+// newMetrics registers the executor's metrics; a nil registry gets none.
+func newMetrics(reg *prometheus.Registry, s *slots.Slots, isolation eval.Isolation) (*metrics, error) {
+	m := &metrics{
+		runs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "crucible_executor_runs_total",
+			Help: "Runs that ended, by language and verdict; the verdict is ended for runs that were stopped, and failed where the platform failed.",
+		}, []string{"language", "verdict"}),
+		rejections: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "crucible_executor_rejections_total", Help: "Runs that were not taken on, by the kind of error.",
+		}, []string{"kind"}),
+		overhead: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "crucible_executor_overhead_seconds",
+			Help:    "Time of a run beyond that of the program and its compiler: boxes, files, accounting.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+	}
+	total := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "crucible_executor_slots", Help: "Runs that are possible at once."},
+		func() float64 { n, _, _ := s.State(); return float64(n) })
+	busy := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "crucible_executor_busy_slots", Help: "Runs under way."},
+		func() float64 { _, n, _ := s.State(); return float64(n) })
+	control := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "crucible_executor_isolation_control", Help: "What the sandbox enforces; 1 for the state that a control has.",
+	}, []string{"level", "control", "state"})
+	for _, c := range isolation.Controls {
+		control.WithLabelValues(isolation.Level, c.Name, c.State).Set(1)
+	}
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.runs, m.rejections, m.overhead, total, busy, control} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// ended counts a run that was taken on.
+func (m *metrics) ended(language string, res eval.Result, err error, took time.Duration) {
+	verdict := string(res.Verdict)
+	switch {
+	case err != nil && isEnd(err):
+		verdict = "ended"
+	case err != nil:
+		verdict = "failed"
+	default:
+		m.overhead.Observe(max(took-programTime(res), 0).Seconds())
+	}
+	m.runs.WithLabelValues(language, verdict).Inc()
+}
+
+// programTime is how long the program and its compiler ran.
+func programTime(res eval.Result) time.Duration {
+	ms := res.WallMS
+	if len(res.Tests) > 0 {
+		ms = 0
+		for _, t := range res.Tests {
+			ms += t.WallMS
+		}
+	}
+	if res.Compile != nil {
+		ms += res.Compile.WallMS
+	}
+	return time.Duration(ms * float64(time.Millisecond))
+}
+
+// isEnd tells the end of a run from outside from a failure of the platform.
+func isEnd(err error) bool {
+	kind := eval.KindOf(err)
+	return kind == eval.KindInternal || kind == eval.KindConflict || kind == eval.KindStopping
+}
