@@ -1,0 +1,255 @@
+package handle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/problem"
+	"github.com/crucible-eval/crucible/pkg/task"
+)
+
+// afterKill is how long an executor may take to return from a run that was stopped. Later than that its answer is of
+// no use: the slot here is free again, and the executor's own deadline holds there.
+const afterKill = 10 * time.Second
+
+// attempt is one claimed evaluation on its way to its end.
+type attempt struct {
+	h     *Handler
+	eval  eval.Evaluation
+	lease eval.Lease
+	since time.Time
+	log   *slog.Logger
+	wake  chan struct{}
+
+	// Two contexts, because an attempt that was cancelled or stopped still has to be finished: run ends when the
+	// program must end, held when the evaluation is not ours any more.
+	run     context.Context
+	stopRun context.CancelCauseFunc
+	held    context.Context
+	lose    context.CancelFunc
+
+	mu    sync.Mutex
+	until time.Time // the end of the lease by our monotonic clock; at or before the store's
+}
+
+func (h *Handler) newAttempt(e eval.Evaluation, sent time.Time) *attempt {
+	a := &attempt{
+		h: h, eval: e, lease: eval.Lease{Key: e.Key, Attempt: e.Attempt}, since: time.Now(),
+		log:   h.log.With("evaluation", e.ID, "attempt", e.Attempt),
+		wake:  make(chan struct{}, 1),
+		until: sent.Add(h.cfg.Lease),
+	}
+	a.held, a.lose = context.WithCancel(context.Background())
+	a.run, a.stopRun = context.WithCancelCause(a.held)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.running[e.Key] = a
+	if h.draining {
+		a.stopRun(errStopping)
+	}
+	return a
+}
+
+// handle runs and finishes the attempt, and says how the queue goes on.
+func (a *attempt) handle(ctx context.Context) (note string, err error) {
+	var beats sync.WaitGroup
+	defer func() {
+		a.lose()
+		beats.Wait()
+		a.h.mu.Lock()
+		defer a.h.mu.Unlock()
+		if a.h.running[a.eval.Key] == a {
+			delete(a.h.running, a.eval.Key)
+		}
+		a.h.ended++
+	}()
+	a.log.Info("evaluation running", "language", a.eval.Spec.Language, "queue_ms", a.since.Sub(a.eval.CreatedAt).Milliseconds())
+	if a.eval.CancelRequestedAt != nil {
+		a.stopRun(errCancelled)
+	}
+	beats.Go(a.beats)
+
+	outcome := a.outcome(ctx)
+	now, err := a.finish(ctx, outcome)
+	if err != nil {
+		a.h.metrics.dropped.Inc()
+		a.log.Warn("evaluation lost to another attempt: the outcome is dropped", "error", err)
+		return "lease lost: the outcome was dropped", nil
+	}
+	return a.report(now, outcome)
+}
+
+// outcome runs the program and sorts what happened.
+func (a *attempt) outcome(ctx context.Context) (o eval.Outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.log.Error("panic while an evaluation ran", "panic", p, "stack", string(debug.Stack()))
+			o.Result = nil
+			o.Failure = &eval.Failure{Kind: eval.KindInternal, Message: "the worker met a bug while it ran this evaluation; its log has the details"}
+		}
+	}()
+	result, executor, err := a.execute(ctx)
+	o.Executor = executor
+	switch cause := context.Cause(a.run); {
+	case err == nil:
+		o.Result = &result
+	case errors.Is(cause, errCancelled):
+		o.Cancelled, o.Result = true, partial(result)
+	case cause != nil && eval.IsKind(cause, eval.KindStopping):
+		o.Failure = &eval.Failure{Kind: eval.KindStopping, Message: "the worker was shut down before the program had ended"}
+	default:
+		o.Failure, o.RetryAfter = a.failure(err)
+	}
+	return o
+}
+
+// execute runs the program at an executor, with its output relayed to those who watch.
+func (a *attempt) execute(ctx context.Context) (eval.Result, string, error) {
+	ctx, span := otel.Tracer("crucible/worker").Start(ctx, "run")
+	defer span.End()
+	run, cancel := context.WithCancelCause(trace.ContextWithSpan(a.run, span))
+	defer cancel(nil)
+	limit := time.AfterFunc(allowance(a.eval.Spec), func() {
+		cancel(eval.Errorf(eval.KindUnavailable, "the executor did not end the run in %v, long after its limits", allowance(a.eval.Spec)))
+	})
+	defer limit.Stop()
+
+	out := newRelay(a.h.deps.Output, a.eval.Key, a.eval.Attempt, a.h.metrics.outputLost)
+	defer out.close()
+	began := time.Now()
+	answer := make(chan answer, 1)
+	go func() { answer <- a.ask(run, out) }()
+	var got = wait(run, answer)
+	a.h.metrics.runSeconds.Observe(time.Since(began).Seconds())
+	if got.panicked != nil {
+		panic(got.panicked)
+	}
+	if got.err != nil {
+		span.SetStatus(codes.Error, got.err.Error())
+	}
+	return got.result, got.executor, got.err
+}
+
+// answer is what an executor gave back.
+type answer struct {
+	result   eval.Result
+	executor string
+	err      error
+	panicked any
+}
+
+func (a *attempt) ask(ctx context.Context, out *relay) (got answer) {
+	defer func() {
+		if p := recover(); p != nil {
+			got = answer{panicked: fmt.Sprintf("%v\n%s", p, debug.Stack())}
+		}
+	}()
+	got.result, got.executor, got.err = a.h.deps.Executors.Run(ctx, eval.Request{ID: a.eval.ID, Attempt: a.eval.Attempt, Program: a.eval.Spec.Program}, out.event)
+	return got
+}
+
+// wait returns the answer. An executor that does not return although its context has ended is left behind.
+func wait(ctx context.Context, answers <-chan answer) answer {
+	select {
+	case got := <-answers:
+		return got
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(afterKill)
+	defer timer.Stop()
+	select {
+	case got := <-answers:
+		return got
+	case <-timer.C:
+		return answer{err: eval.Errorf(eval.KindUnavailable, "the executor did not stop the run: %w", context.Cause(ctx))}
+	}
+}
+
+// allowance is longer than any run that keeps its limits: twice the program's own time, with room for a compiler.
+func allowance(s eval.Spec) time.Duration {
+	return 3*time.Minute + 2*s.Limits.Wall()*time.Duration(max(len(s.Tests), 1))
+}
+
+// failure describes why the platform failed.
+func (a *attempt) failure(err error) (*eval.Failure, time.Duration) {
+	p, kind := problem.From(err), eval.KindOf(err)
+	message := p.Detail
+	if message == "" {
+		message = p.Title
+	}
+	for _, f := range p.Errors {
+		message += fmt.Sprintf("; %s %s", f.Field, f.Message)
+	}
+	switch kind {
+	case eval.KindConflict, eval.KindLeaseLost:
+		// The executor has seen a higher attempt. If that one is real, the store takes nothing from us. If the store
+		// has forgotten it, the next attempt's number is higher again.
+		kind = eval.KindUnavailable
+	case eval.KindInternal:
+		a.log.Error("evaluation met an unknown error", "error", err)
+	}
+	var e *eval.Error
+	var after time.Duration
+	if errors.As(err, &e) {
+		after = e.RetryAfter
+	}
+	const most = 4 << 10 // an executor's word, but a row's space
+	if len(message) > most {
+		message = message[:most] + "..."
+	}
+	return &eval.Failure{Kind: kind, Message: message}, after
+}
+
+// partial returns what there was of a run that was ended, nil when it had not begun.
+func partial(r eval.Result) *eval.Result {
+	if r.Language.ID == "" && r.Verdict == "" && r.Stdout.Bytes == 0 && r.Stderr.Bytes == 0 {
+		return nil
+	}
+	return &r
+}
+
+// report logs what became of the evaluation and translates it for the queue, which follows the store.
+func (a *attempt) report(now eval.Evaluation, o eval.Outcome) (string, error) {
+	kind := eval.Kind("")
+	if o.Failure != nil {
+		kind = o.Failure.Kind
+	}
+	a.h.metrics.attempts.WithLabelValues(string(now.Status), string(kind)).Inc()
+	took := time.Since(a.since).Round(100 * time.Microsecond)
+	switch now.Status {
+	case eval.Completed:
+		a.log.Info("evaluation completed", "verdict", now.Verdict, "cause", now.Cause, "executor", o.Executor, "took", took)
+	case eval.Cancelled:
+		a.log.Info("evaluation cancelled", "reason", now.Reason, "took", took)
+	case eval.Failed:
+		a.log.Error("evaluation failed: dead letter", "kind", kind, "error", message(o), "took", took)
+		return "", &task.Failure{Err: fmt.Errorf("%s: %s", kind, message(o)), Final: true}
+	case eval.Queued:
+		delay := time.Duration(0)
+		if now.NextDispatchAt != nil {
+			delay = now.NextDispatchAt.Sub(now.UpdatedAt)
+		}
+		a.log.Warn("evaluation queued again", "kind", kind, "error", message(o), "delay", delay, "tries", now.Tries, "took", took)
+		if kind.Info().Retry == eval.RetryCounted {
+			return "", &task.Failure{Err: fmt.Errorf("%s: %s", kind, message(o)), Delay: delay}
+		}
+	}
+	return string(now.Status) + " " + string(now.Verdict), nil
+}
+
+func message(o eval.Outcome) string {
+	if o.Failure == nil {
+		return ""
+	}
+	return o.Failure.Message
+}

@@ -1,0 +1,254 @@
+// Package reconcile keeps the queue true to the store: what is queued in the store is queued in Redis, and what
+// runs has a worker that renews its lease. Every worker process does it, without a leader: the store hands no
+// evaluation to two of them.
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+const (
+	batch = 200 // evaluations per question to the store
+	most  = 50  // questions per round
+	// patience bounds one call of the store or of Redis.
+	patience = 10 * time.Second
+	// healEvery is how often asynq's list of queues is put right.
+	healEvery = 10 * time.Second
+)
+
+// Redis is what is asked of the queue's Redis: a *task.Redis.
+type Redis interface {
+	Ready(ctx context.Context) error
+	Lost(ctx context.Context) (bool, error)
+	Found(ctx context.Context) error
+	Heal(ctx context.Context) error
+}
+
+// Config are the numbers of a Reconciler.
+type Config struct {
+	Every time.Duration // between two rounds, give or take a fifth
+	// Again is after what time a queued evaluation that was enqueued is looked at again: how long one stays
+	// unnoticed that the queue has lost without a trace.
+	Again time.Duration
+}
+
+// Deps is what a Reconciler works with.
+type Deps struct {
+	Store    eval.Scheduler
+	Queue    eval.Queue
+	Redis    Redis
+	Logger   *slog.Logger
+	Registry *prometheus.Registry
+}
+
+// Reconciler is a loop; see [Reconciler.Run].
+type Reconciler struct {
+	cfg  Config
+	deps Deps
+	log  *slog.Logger
+
+	store  outage
+	redis  outage
+	rewind bool // what is queued in the store must be enqueued again
+	healed time.Time
+
+	dispatched *prometheus.CounterVec
+	reaped     *prometheus.CounterVec
+	rewinds    prometheus.Counter
+	errors     *prometheus.CounterVec
+	rounds     prometheus.Histogram
+}
+
+// New returns a Reconciler.
+func New(cfg Config, deps Deps) *Reconciler {
+	r := &Reconciler{
+		cfg: cfg, deps: deps, log: deps.Logger,
+		store: outage{what: "store", log: deps.Logger}, redis: outage{what: "queue", log: deps.Logger},
+		dispatched: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "crucible_reconcile_redispatched_total", Help: "Evaluations that were enqueued by the reconciler, by reason.",
+		}, []string{"reason"}),
+		reaped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "crucible_reconcile_reaped_total", Help: "Evaluations taken from workers that vanished, by their status after it.",
+		}, []string{"status"}),
+		rewinds: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "crucible_reconcile_rewinds_total", Help: "Times that the queue was found lost and filled again from the store.",
+		}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "crucible_reconcile_errors_total", Help: "Rounds that met an error, by what failed.",
+		}, []string{"part"}),
+		rounds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "crucible_reconcile_round_seconds", Help: "Time of one round.", Buckets: prometheus.ExponentialBuckets(.0005, 4, 8),
+		}),
+	}
+	deps.Registry.MustRegister(r.dispatched, r.reaped, r.rewinds, r.errors, r.rounds)
+	return r
+}
+
+// Run does a round every so often until ctx ends. While the store or Redis is away, the time between rounds grows to
+// two seconds.
+func (r *Reconciler) Run(ctx context.Context) error {
+	pause := r.cfg.Every
+	for {
+		began := time.Now()
+		if r.round(ctx) {
+			pause = r.cfg.Every
+		} else {
+			pause = min(2*pause, max(2*time.Second, r.cfg.Every))
+		}
+		r.rounds.Observe(time.Since(began).Seconds())
+		timer := time.NewTimer(pause*4/5 + time.Duration(rand.Int64N(int64(pause)*2/5+1)))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// round does all once, and says whether the store and Redis were there.
+func (r *Reconciler) round(ctx context.Context) bool {
+	err := r.reap(ctx)
+	if ctx.Err() != nil {
+		return true
+	}
+	r.note(&r.store, err)
+	storeUp := err == nil
+
+	// Due moves evaluations on in time, trusting that they are enqueued; so Redis has to be there first.
+	lost, err := r.lost(ctx)
+	if err == nil && storeUp {
+		err = r.enqueueDue(ctx, lost)
+	}
+	if ctx.Err() != nil {
+		return true
+	}
+	r.note(&r.redis, err)
+	if err != nil {
+		// What was not enqueued, here or by those who accepted it meanwhile, is when Redis is back.
+		r.rewind = true
+	}
+	return storeUp && err == nil
+}
+
+func (r *Reconciler) note(o *outage, err error) {
+	if err != nil {
+		r.errors.WithLabelValues(o.what).Inc()
+	}
+	o.report(err)
+}
+
+// reap takes evaluations from workers that vanished.
+func (r *Reconciler) reap(ctx context.Context) error {
+	for range most {
+		call, cancel := context.WithTimeout(ctx, patience)
+		reaped, err := r.deps.Store.Reap(call, batch)
+		cancel()
+		if err != nil {
+			return err
+		}
+		for _, e := range reaped {
+			why := ""
+			if e.Failure != nil {
+				why = e.Failure.Message
+			}
+			r.reaped.WithLabelValues(string(e.Status)).Inc()
+			r.log.Warn("evaluation taken from a lost worker", "evaluation", e.ID, "attempt", e.Attempt, "worker", e.Worker, "status", e.Status, "reason", why)
+		}
+		if len(reaped) < batch {
+			return nil
+		}
+	}
+	return nil
+}
+
+// lost says whether the queue has to be filled again.
+func (r *Reconciler) lost(ctx context.Context) (bool, error) {
+	call, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	lost, err := r.deps.Redis.Lost(call)
+	return lost || r.rewind, err
+}
+
+// enqueueDue enqueues what is due. A queue that was lost is filled again first. An error of the store ends the round
+// and is reported as the store's; what is returned is Redis' error.
+func (r *Reconciler) enqueueDue(ctx context.Context, lost bool) error {
+	reason := "due"
+	if lost {
+		reason = "queue_lost"
+		call, cancel := context.WithTimeout(ctx, patience)
+		n, err := r.deps.Store.Rewind(call)
+		cancel()
+		if err != nil {
+			r.note(&r.store, err)
+			return nil
+		}
+		r.rewinds.Inc()
+		if n > 0 {
+			r.log.Info("queue filled again from the store", "evaluations", n)
+		}
+	}
+	for range most {
+		call, cancel := context.WithTimeout(ctx, patience)
+		due, err := r.deps.Store.Due(call, batch, r.cfg.Again)
+		cancel()
+		if err != nil {
+			r.note(&r.store, err)
+			return nil
+		}
+		for _, d := range due {
+			if err := r.deps.Queue.Enqueue(ctx, d); err != nil {
+				return err
+			}
+			r.dispatched.WithLabelValues(reason).Inc()
+		}
+		if len(due) < batch {
+			break
+		}
+	}
+	return r.mark(ctx, lost)
+}
+
+// mark records that the queue is whole.
+func (r *Reconciler) mark(ctx context.Context, lost bool) error {
+	call, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	switch {
+	case lost:
+		if err := r.deps.Redis.Found(call); err != nil {
+			return err
+		}
+		r.rewind, r.healed = false, time.Now()
+	case time.Since(r.healed) > healEvery:
+		if err := r.deps.Redis.Heal(call); err != nil {
+			return err
+		}
+		r.healed = time.Now()
+	}
+	return nil
+}
+
+// outage logs the beginning and the end of an outage, once each.
+type outage struct {
+	what  string
+	log   *slog.Logger
+	since time.Time
+}
+
+func (o *outage) report(err error) {
+	switch {
+	case err != nil && o.since.IsZero():
+		o.since = time.Now()
+		o.log.Warn("reconciler: the "+o.what+" cannot be used; tried again until it can", "error", err)
+	case err == nil && !o.since.IsZero():
+		o.log.Info("reconciler: the "+o.what+" can be used again", "after", time.Since(o.since).Round(time.Millisecond))
+		o.since = time.Time{}
+	}
+}

@@ -1,0 +1,224 @@
+// Package worker takes evaluations from the queue, runs them at executors and brings them to their end. Its
+// reconciler, one in each process, makes sure that none is forgotten. The life of one evaluation is told in package
+// eval; here is who does it:
+//
+//   - internal/handle: claim, beat, run, finish, one evaluation each.
+//   - internal/pool: which executor.
+//   - internal/reconcile: the queue follows the store.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/live"
+	"github.com/crucible-eval/crucible/pkg/service"
+	"github.com/crucible-eval/crucible/pkg/task"
+	"github.com/crucible-eval/crucible/worker/internal/handle"
+	"github.com/crucible-eval/crucible/worker/internal/pool"
+	"github.com/crucible-eval/crucible/worker/internal/reconcile"
+)
+
+const (
+	reportEvery = 2 * time.Second
+	reportFor   = 7 * time.Second // three reports may be lost
+	// firstContact is how long a start waits to hear how many slots the executors have.
+	firstContact = 5 * time.Second
+)
+
+// Worker is a service.
+type Worker struct {
+	cfg      Config
+	deps     Deps
+	log      *slog.Logger
+	pool     *pool.Pool
+	live     *live.Live
+	ownLive  bool
+	handler  *handle.Handler
+	server   *task.Server
+	loops    *service.Group // the reconciler, the reports, the notices
+	started  time.Time
+	draining atomic.Bool
+
+	mu     sync.Mutex
+	failed chan error
+}
+
+var _ service.Service = (*Worker)(nil)
+
+// New returns a worker that is ready to start.
+func New(cfg Config, deps Deps) (*Worker, error) {
+	cfg, err := cfg.resolve()
+	if err != nil {
+		return nil, err
+	}
+	if deps.Store == nil || deps.Blobs == nil || deps.Redis == nil || len(deps.Executors) == 0 {
+		return nil, errors.New("worker: a store, blobs, a Redis and at least one executor are needed")
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if deps.Registry == nil {
+		deps.Registry = prometheus.NewRegistry()
+	}
+	var members []pool.Member
+	for _, e := range deps.Executors {
+		members = append(members, pool.Member{Name: e.Name, Executor: e.Executor})
+	}
+	w := &Worker{
+		cfg: cfg, deps: deps, log: deps.Logger.With("worker", cfg.Name), pool: pool.New(members),
+		live: deps.Live, failed: make(chan error, 1),
+	}
+	return w, nil
+}
+
+// ID is the name that the worker holds leases under.
+func (w *Worker) ID() string { return w.cfg.Name }
+
+// Name implements service.Service.
+func (w *Worker) Name() string { return "worker" }
+
+// Failed implements service.Service. A worker does not end by itself: it waits for what is away.
+func (w *Worker) Failed() <-chan error { return w.failed }
+
+// Ready returns nil when the worker takes work: it has started, does not drain, and Redis answers.
+func (w *Worker) Ready(ctx context.Context) error {
+	w.mu.Lock()
+	started := !w.started.IsZero()
+	w.mu.Unlock()
+	if !started || w.draining.Load() {
+		return eval.Errorf(eval.KindStopping, "the worker is starting or shutting down")
+	}
+	return w.deps.Redis.Ready(ctx)
+}
+
+// Start implements service.Service. Store, Redis and executors may be away: it works when they are there. It waits a
+// few seconds for the executors' slots, when the concurrency is to follow them.
+func (w *Worker) Start(ctx context.Context) error {
+	slots := w.cfg.Concurrency
+	if slots == 0 {
+		slots = w.countSlots(ctx)
+	}
+	if w.live == nil {
+		w.live, w.ownLive = live.New(w.deps.Redis.Client(), w.log), true
+	}
+	w.cfg.Concurrency = slots
+	w.handler = handle.New(
+		handle.Config{Worker: w.cfg.Name, Slots: slots, Lease: w.cfg.Lease, Beat: w.cfg.Beat},
+		handle.Deps{Store: w.deps.Store, Blobs: w.deps.Blobs, Executors: w.pool, Output: w.live, Logger: w.log, Registry: w.deps.Registry})
+	w.server = task.NewServer(w.deps.Redis, task.ServerConfig{Concurrency: slots, CheckInterval: w.cfg.CheckInterval}, w.handler.Handle, w.log)
+	reconciler := reconcile.New(reconcile.Config{Every: w.cfg.Reconcile, Again: w.cfg.Again}, reconcile.Deps{
+		Store: w.deps.Store, Queue: task.NewQueue(w.deps.Redis), Redis: w.deps.Redis, Logger: w.log, Registry: w.deps.Registry,
+	})
+	w.loops = service.NewGroup(w.log,
+		service.NewLoop("notices", w.listen),
+		service.NewLoop("reports", w.reports),
+		service.NewLoop("reconciler", reconciler.Run),
+	)
+	w.mu.Lock()
+	w.started = time.Now().UTC()
+	w.mu.Unlock()
+	if err := w.loops.Start(ctx); err != nil {
+		return err
+	}
+	if err := w.server.Start(ctx); err != nil {
+		return errors.Join(err, w.loops.Stop(ctx))
+	}
+	w.log.Info("worker ready", "slots", slots, "executors", len(w.deps.Executors), "lease", w.cfg.Lease)
+	return nil
+}
+
+// countSlots asks the executors, again and again for a while, until all have answered.
+func (w *Worker) countSlots(ctx context.Context) int {
+	ctx, cancel := context.WithTimeout(ctx, firstContact)
+	defer cancel()
+	for {
+		slots, unknown := w.pool.Refresh(ctx)
+		if unknown == 0 && slots > 0 {
+			return slots
+		}
+		select {
+		case <-ctx.Done():
+			slots += unknown * runtime.NumCPU()
+			w.log.Warn("not all executors have said how many slots they have; set the worker's concurrency to be exact", "unknown", unknown, "assumed", slots)
+			return max(slots, 1)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// Stop implements service.Service: it takes no more work, lets evaluations end until the drain time is over or ctx
+// ends, then gives the rest back to the queue, uncounted.
+func (w *Worker) Stop(ctx context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.started.IsZero() || w.draining.Swap(true) {
+		return nil
+	}
+	w.log.Info("worker stops", "running", len(w.handler.Running()))
+	w.server.Pause()
+	w.report(ctx) // so that people see it drain
+	patience, cancel := context.WithTimeout(ctx, w.cfg.Drain)
+	defer cancel()
+	errs := []error{w.handler.Drain(patience)}
+
+	// What is left takes moments, and happens even when ctx has ended.
+	end, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancelEnd()
+	errs = append(errs, w.server.Stop(end), w.loops.Stop(end))
+	_ = w.live.Leave(end, w.cfg.Name) // it is forgotten in a moment anyway
+	if w.ownLive {
+		errs = append(errs, w.live.Close())
+	}
+	w.log.Info("worker stopped")
+	return errors.Join(errs...)
+}
+
+// listen wakes attempts whose cancel was asked for.
+func (w *Worker) listen(ctx context.Context) error {
+	notices, err := w.live.Watch(ctx)
+	if err != nil {
+		return fmt.Errorf("watch notices: %w", err)
+	}
+	for n := range notices {
+		if n.CancelRequested {
+			w.handler.Wake(n.Key)
+		}
+	}
+	return nil
+}
+
+// reports tells who is alive and what it does, and asks the executors how they are.
+func (w *Worker) reports(ctx context.Context) error {
+	ticker := time.NewTicker(reportEvery)
+	defer ticker.Stop()
+	for {
+		w.report(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			w.pool.Refresh(ctx)
+		}
+	}
+}
+
+func (w *Worker) report(ctx context.Context) {
+	host, _ := os.Hostname()
+	running, ended := w.handler.Report()
+	// Redis being away is in the log already.
+	_ = w.live.Report(ctx, eval.WorkerInfo{
+		ID: w.cfg.Name, Host: host, PID: os.Getpid(), Version: w.cfg.Version, StartedAt: w.started, SeenAt: time.Now().UTC(),
+		Slots: w.cfg.Concurrency, Draining: w.draining.Load(), Running: running, Executors: w.pool.Contacts(), Finished: ended,
+	}, reportFor)
+}
