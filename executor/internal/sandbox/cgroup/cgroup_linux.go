@@ -111,8 +111,8 @@ func claim(dirs []string, mkdir func(string, os.FileMode) error) (name string, l
 			}
 			_ = lock.Close()
 		}
-		for _, dir := range dirs {
-			_ = unix.Rmdir(filepath.Join(dir, name))
+		for i := range dirs {
+			_ = unix.Rmdir(filepath.Join(dirs[len(dirs)-1-i], name))
 		}
 		if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
 			break
@@ -145,24 +145,40 @@ func allThere(dirs []string, name string) error {
 
 // reclaim removes the folders of executors that are dead.
 func reclaim(dirs []string) {
-	entries, err := os.ReadDir(dirs[0])
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if !e.IsDir() || !strings.HasPrefix(e.Name(), prefix) {
-			continue
-		}
-		lock, err := lockFolder(filepath.Join(dirs[0], e.Name()))
+	for _, name := range folders(dirs[0]) {
+		lock, err := lockFolder(filepath.Join(dirs[0], name))
 		if err != nil {
 			continue // its owner lives
 		}
 		for i := range dirs {
 			// The locked one last, so that a rest can be found again.
-			_ = removeAll(filepath.Join(dirs[len(dirs)-1-i], e.Name()))
+			_ = removeAll(filepath.Join(dirs[len(dirs)-1-i], name))
 		}
 		_ = lock.Close()
 	}
+	// The locked one is made first and removed last: what has none is a rest.
+	for _, dir := range dirs[1:] {
+		for _, name := range folders(dir) {
+			if _, err := os.Stat(filepath.Join(dirs[0], name)); errors.Is(err, os.ErrNotExist) {
+				_ = removeAll(filepath.Join(dir, name))
+			}
+		}
+	}
+}
+
+// folders are the names of executors' folders.
+func folders(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && strings.HasPrefix(e.Name(), prefix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names
 }
 
 // removeAll kills and removes a folder of groups, one level deep.

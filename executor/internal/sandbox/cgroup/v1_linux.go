@@ -41,8 +41,9 @@ func (t *v1Tree) Version() int { return 1 }
 
 func (t *v1Tree) Close() error {
 	var errs []error
-	for _, dir := range t.dirs {
-		if err := removeAll(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for i := range t.dirs {
+		// The locked one last: see reclaim.
+		if err := removeAll(t.dirs[len(t.dirs)-1-i]); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
