@@ -112,7 +112,9 @@ func failure(f *eval.Failure) (kind, message string) {
 
 // text makes s fit for a column: words for people may come with bytes that
 // PostgreSQL refuses.
-func text(s string) string { return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD") }
+func text(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
 
 func fromMicros(n int64) time.Time { return time.UnixMicro(n).UTC() }
 

@@ -1,0 +1,209 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/problem"
+)
+
+// Store is an [eval.Store] at a storage service.
+type Store struct {
+	base   string
+	token  string
+	client *http.Client
+}
+
+var _ eval.Store = (*Store)(nil)
+
+// DefaultTimeout bounds a call to a store when neither its context nor its
+// client does.
+const DefaultTimeout = 30 * time.Second
+
+// NewStore returns the store that the storage service at url has. token may be
+// empty, and client nil.
+func NewStore(url, token string, client *http.Client) *Store {
+	if client == nil {
+		client = &http.Client{Transport: newTransport(), Timeout: DefaultTimeout}
+	}
+	return &Store{base: strings.TrimSuffix(url, "/"), token: token, client: client}
+}
+
+// newTransport keeps enough idle connections for the workers of one process.
+func newTransport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost = 64
+	return t
+}
+
+// Close closes idle connections.
+func (s *Store) Close() error {
+	s.client.CloseIdleConnections()
+	return nil
+}
+
+// unreachable is the error when no answer came, or only part of one.
+func unreachable(base string, err error) error {
+	return &eval.Error{Kind: eval.KindUnavailable, RetryAfter: time.Second, Err: err,
+		Message: "the storage service at " + base + " does not answer; check that it runs"}
+}
+
+// authorize names the caller.
+func authorize(r *http.Request, token string) {
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+}
+
+// lookTries is how often a question is asked when the connection fails.
+// Changes are sent once: nobody knows whether the first one arrived.
+const lookTries = 3
+
+// look asks a question, again when the connection fails.
+func look[Answer any](ctx context.Context, s *Store, method string, request any) (Answer, error) {
+	var answer Answer
+	var err error
+	for try := range lookTries {
+		var sent bool
+		if answer, sent, err = send[Answer](ctx, s, method, request); sent || err == nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return answer, err
+		case <-time.After(time.Duration(try+1) * 20 * time.Millisecond):
+		}
+	}
+	return answer, err
+}
+
+// do asks for a change.
+func do[Answer any](ctx context.Context, s *Store, method string, request any) (Answer, error) {
+	answer, _, err := send[Answer](ctx, s, method, request)
+	return answer, err
+}
+
+// send posts the request. answered is true when the service has answered, be
+// it with an error.
+func send[Answer any](ctx context.Context, s *Store, method string, request any) (answer Answer, answered bool, err error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return answer, true, eval.Errorf(eval.KindInvalid, "the request cannot be written as JSON: %w", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.base+StorePath+method, bytes.NewReader(body))
+	if err != nil {
+		return answer, true, eval.Errorf(eval.KindInvalid, "the URL of the storage service is wrong: %w", err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	authorize(r, s.token)
+	resp, err := s.client.Do(r)
+	if err != nil {
+		return answer, false, unreachable(s.base, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode/100 != 2 {
+		return answer, true, problem.Decode(resp)
+	}
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return answer, false, unreachable(s.base, err)
+	}
+	if err := json.Unmarshal(raw, &answer); err != nil {
+		return answer, true, eval.Errorf(eval.KindInternal, "the storage service at %s answered what this version cannot read: %w", s.base, err)
+	}
+	return answer, true, nil
+}
+
+// Create implements [eval.Intake].
+func (s *Store) Create(ctx context.Context, sub eval.Submission) ([]eval.Evaluation, bool, error) {
+	a, err := do[CreateAnswer](ctx, s, "create", sub)
+	return a.Evaluations, a.Replayed, err
+}
+
+// Cancel implements [eval.Intake].
+func (s *Store) Cancel(ctx context.Context, key eval.Key, reason string) (eval.Evaluation, error) {
+	return do[eval.Evaluation](ctx, s, "cancel", CancelRequest{key, reason})
+}
+
+// Get implements [eval.Reader].
+func (s *Store) Get(ctx context.Context, key eval.Key) (eval.Evaluation, error) {
+	return look[eval.Evaluation](ctx, s, "get", key)
+}
+
+// List implements [eval.Reader].
+func (s *Store) List(ctx context.Context, q eval.Query) (eval.Page, error) {
+	return look[eval.Page](ctx, s, "list", q)
+}
+
+// Events implements [eval.Reader].
+func (s *Store) Events(ctx context.Context, key eval.Key, after int64, limit int) ([]eval.Event, error) {
+	return look[[]eval.Event](ctx, s, "events", EventsRequest{key, after, limit})
+}
+
+// Feed implements [eval.Reader].
+func (s *Store) Feed(ctx context.Context, project string, after int64, limit int) ([]eval.Event, error) {
+	return look[[]eval.Event](ctx, s, "feed", FeedRequest{project, after, limit})
+}
+
+// Attempts implements [eval.Reader].
+func (s *Store) Attempts(ctx context.Context, key eval.Key) ([]eval.Attempt, error) {
+	return look[[]eval.Attempt](ctx, s, "attempts", key)
+}
+
+// Stats implements [eval.Reader].
+func (s *Store) Stats(ctx context.Context, project string) (eval.Stats, error) {
+	return look[eval.Stats](ctx, s, "stats", StatsRequest{project})
+}
+
+// Claim implements [eval.Leaser].
+func (s *Store) Claim(ctx context.Context, key eval.Key, worker string, lease time.Duration) (eval.Evaluation, error) {
+	return do[eval.Evaluation](ctx, s, "claim", ClaimRequest{key, worker, lease})
+}
+
+// Beat implements [eval.Leaser].
+func (s *Store) Beat(ctx context.Context, l eval.Lease, lease time.Duration) (eval.Beat, error) {
+	return do[eval.Beat](ctx, s, "beat", BeatRequest{l, lease})
+}
+
+// Finish implements [eval.Leaser].
+func (s *Store) Finish(ctx context.Context, l eval.Lease, o eval.Outcome) (eval.Evaluation, error) {
+	return do[eval.Evaluation](ctx, s, "finish", FinishRequest{l, o})
+}
+
+// Due implements [eval.Scheduler].
+func (s *Store) Due(ctx context.Context, limit int, again time.Duration) ([]eval.Dispatch, error) {
+	return do[[]eval.Dispatch](ctx, s, "due", DueRequest{limit, again})
+}
+
+// Reap implements [eval.Scheduler].
+func (s *Store) Reap(ctx context.Context, limit int) ([]eval.Evaluation, error) {
+	return do[[]eval.Evaluation](ctx, s, "reap", ReapRequest{limit})
+}
+
+// Rewind implements [eval.Scheduler].
+func (s *Store) Rewind(ctx context.Context) (int, error) {
+	a, err := do[Number](ctx, s, "rewind", Nothing{})
+	return a.Number, err
+}
+
+// ListDeadLetters implements [eval.DeadLetters].
+func (s *Store) ListDeadLetters(ctx context.Context, q eval.DeadLetterQuery) (eval.DeadLetterPage, error) {
+	return look[eval.DeadLetterPage](ctx, s, "list_dead_letters", q)
+}
+
+// Retry implements [eval.DeadLetters].
+func (s *Store) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Evaluation, error) {
+	return do[eval.Evaluation](ctx, s, "retry", RetryRequest{key, newID})
+}
+
+// DeleteDeadLetter implements [eval.DeadLetters].
+func (s *Store) DeleteDeadLetter(ctx context.Context, key eval.Key) error {
+	_, err := do[Nothing](ctx, s, "delete_dead_letter", key)
+	return err
+}

@@ -1,0 +1,92 @@
+// Package remote has the HTTP twins: each implements an interface of package
+// eval by asking the service that has the real one.
+package remote
+
+import (
+	"time"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+// Paths of the storage service. Each method of [eval.Store] is a POST to
+// StorePath + its name in snake_case, with one of the requests below as JSON;
+// blobs are BlobsPath and BlobsPath/<digest>, as raw bytes.
+const (
+	StorePath = "/v1/store/"
+	BlobsPath = "/v1/blobs"
+	InfoPath  = "/v1/info"
+)
+
+// BlobSizeHeader says how long a blob is, of which the body may be a part.
+const BlobSizeHeader = "Crucible-Blob-Size"
+
+// Requests and answers of the storage service, where the domain has no type for them.
+type (
+	// CreateAnswer answers create, whose request is an eval.Submission.
+	CreateAnswer struct {
+		Evaluations []eval.Evaluation `json:"evaluations"`
+		Replayed    bool              `json:"replayed"`
+	}
+	// CancelRequest asks for cancel.
+	CancelRequest struct {
+		eval.Key
+		Reason string `json:"reason"`
+	}
+	// EventsRequest asks for events.
+	EventsRequest struct {
+		eval.Key
+		After int64 `json:"after"`
+		Limit int   `json:"limit"`
+	}
+	// FeedRequest asks for feed.
+	FeedRequest struct {
+		Project string `json:"project"`
+		After   int64  `json:"after"`
+		Limit   int    `json:"limit"`
+	}
+	// StatsRequest asks for stats.
+	StatsRequest struct {
+		Project string `json:"project"`
+	}
+	// ClaimRequest asks for claim.
+	ClaimRequest struct {
+		eval.Key
+		Worker string        `json:"worker"`
+		Lease  time.Duration `json:"lease"` // nanoseconds
+	}
+	// BeatRequest asks for beat.
+	BeatRequest struct {
+		eval.Lease
+		Duration time.Duration `json:"duration"` // nanoseconds
+	}
+	// FinishRequest asks for finish.
+	FinishRequest struct {
+		Lease   eval.Lease   `json:"lease"`
+		Outcome eval.Outcome `json:"outcome"`
+	}
+	// DueRequest asks for due.
+	DueRequest struct {
+		Limit int           `json:"limit"`
+		Again time.Duration `json:"again"` // nanoseconds
+	}
+	// ReapRequest asks for reap.
+	ReapRequest struct {
+		Limit int `json:"limit"`
+	}
+	// RetryRequest asks for retry.
+	RetryRequest struct {
+		eval.Key
+		NewID eval.ID `json:"new_id"`
+	}
+	// Nothing is an empty request or answer.
+	Nothing struct{}
+	// Number answers rewind.
+	Number struct {
+		Number int `json:"number"`
+	}
+	// BlobAnswer answers a POST to BlobsPath.
+	BlobAnswer struct {
+		Digest string `json:"digest"`
+		Size   int64  `json:"size"`
+	}
+)
