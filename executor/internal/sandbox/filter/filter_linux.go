@@ -40,7 +40,7 @@ var eperm = []string{
 
 // enosys are answered with ENOSYS: libraries fall back to an older call
 // whose arguments a filter can see, as they do for clone3.
-var enosys = []string{"clone3", "rseq_slice_yield"}
+var enosys = []string{"clone3"}
 
 // newNamespaces are the flags of clone by which namespaces are made.
 const newNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
