@@ -212,6 +212,14 @@ func (l *Local) StopAttempt(_ context.Context, id eval.ID, attempt int) error {
 // Checked waits until every language is known to be available or not.
 func (l *Local) Checked(ctx context.Context) error { return l.languages.AllSettled(ctx) }
 
+// Ready tells why no run would be taken on, or nil.
+func (l *Local) Ready(context.Context) error {
+	if _, _, draining := l.slots.State(); draining {
+		return errors.New("the executor is shutting down")
+	}
+	return nil
+}
+
 // Drain takes on no more runs (KindStopping) and waits for those under way
 // until ctx ends; then it kills them, and their Run returns KindStopping.
 func (l *Local) Drain(ctx context.Context) {
