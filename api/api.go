@@ -1,0 +1,144 @@
+// Package api is the door of Crucible: it accepts evaluations over HTTP,
+// tells what became of them, and shows the platform.
+//
+// It keeps nothing itself: the store is the truth, the queue a fast path to
+// the workers, and any number of APIs may run side by side.
+package api
+
+import (
+	"cmp"
+	"context"
+	_ "embed" // for openapi.yaml
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/crucible-eval/crucible/api/internal/catalog"
+	"github.com/crucible-eval/crucible/api/internal/live"
+	"github.com/crucible-eval/crucible/api/internal/monitor"
+	"github.com/crucible-eval/crucible/api/internal/page"
+	"github.com/crucible-eval/crucible/api/internal/rest"
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/httpkit"
+	"github.com/crucible-eval/crucible/pkg/service"
+	"github.com/crucible-eval/crucible/pkg/task"
+)
+
+//go:embed openapi.yaml
+var openapi []byte
+
+// OpenAPI returns the contract of the API, as served at /openapi.yaml.
+func OpenAPI() []byte { return openapi }
+
+// NamedExecutor is an executor and the name it is shown by: its URL, or
+// "local".
+type NamedExecutor = catalog.Executor
+
+// StoragePart is a place where data is kept, with its numbers as they are.
+type StoragePart = rest.StoragePart
+
+// Deps are what the API works with. Store and Queue are required. Without one
+// of the others, what needs it answers that it is not here.
+type Deps struct {
+	Store     eval.Store // announces its changes on Notices
+	Blobs     eval.Blobs // streams that are too large for a row
+	Queue     eval.Queue
+	Notices   eval.Notices // without it waiters are woken by polling
+	Output    eval.OutputLog
+	Roster    eval.Roster
+	Executors []NamedExecutor // to ask what they offer; they run nothing for the API
+	Redis     *task.Redis     // for the queues' numbers and /monitor
+	// StorageInfo tells the numbers of the storage.
+	StorageInfo func(context.Context) ([]StoragePart, error)
+	Policy      eval.Policy // zero: eval.DefaultPolicy
+
+	Logger   *slog.Logger
+	Registry *prometheus.Registry
+	Version  string
+}
+
+// Service is the API as a service.
+type Service struct {
+	*service.Group
+	server  *httpkit.Server
+	monitor *monitor.Monitor
+}
+
+// New returns an API that is ready to start.
+func New(cfg Config, d Deps) (*Service, error) {
+	cfg = cfg.withDefaults()
+	if d.Store == nil || d.Queue == nil {
+		return nil, errors.New("api: a store and a queue are required")
+	}
+	log := cmp.Or(d.Logger, slog.New(slog.DiscardHandler))
+	if d.Registry == nil {
+		d.Registry = prometheus.NewRegistry()
+	}
+	if d.Policy.Max == (eval.Limits{}) {
+		d.Policy = eval.DefaultPolicy()
+	}
+	hub := live.NewHub(d.Store, d.Notices, eval.DefaultProject, log)
+	known := catalog.New(d.Executors)
+	server, err := httpkit.New(httpkit.Options{
+		Name: "api", Listen: cfg.Listen, Logger: log, Registry: d.Registry, BodyLimit: cfg.BodyLimit,
+		Tokens: cfg.keys(), AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts,
+		Ready: func(ctx context.Context) error {
+			_, err := d.Store.Feed(ctx, eval.DefaultProject, -1, 1)
+			return err
+		},
+		Version: d.Version,
+	})
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := rest.NewMetrics(d.Registry)
+	if err != nil {
+		return nil, fmt.Errorf("api metrics: %w", err)
+	}
+	o := rest.Options{
+		Store: d.Store, Blobs: d.Blobs, Queue: d.Queue, Output: d.Output, Roster: d.Roster, Storage: d.StorageInfo,
+		Hub: hub, Catalog: known, Policy: d.Policy, Log: log, Metrics: metrics, Version: d.Version, Draining: server.Draining(),
+		BatchBodyLimit: cfg.BatchBodyLimit, MaxWait: cfg.MaxWait, MaxWaiters: cfg.MaxWaiters, MaxStreams: cfg.MaxStreams,
+	}
+	if d.Redis != nil {
+		o.Queues = task.NewInspector(d.Redis)
+	}
+	routes := rest.New(o)
+	routes.Routes(server.Echo())
+	pages, err := page.New(routes, openapi, d.Redis != nil)
+	if err != nil {
+		return nil, err
+	}
+	pages.Routes(server.Echo())
+	s := &Service{server: server}
+	if d.Redis != nil {
+		s.monitor = monitor.New(d.Redis.ConnOpt(), cfg.MonitorReadOnly)
+		s.monitor.Routes(server.Echo())
+	}
+	s.Group = service.NewGroup(log, service.NewLoop("catalog", known.Run), service.NewLoop("live", hub.Run), server)
+	return s, nil
+}
+
+// Name implements service.Service.
+func (s *Service) Name() string { return "api" }
+
+// URL is where to reach the API from this machine, once started.
+func (s *Service) URL() string { return s.server.URL() }
+
+// Addr is the address that it listens on, once started.
+func (s *Service) Addr() string { return s.server.Addr() }
+
+// Drain makes /readyz say no and ends waits and streams; requests are still
+// served until Stop.
+func (s *Service) Drain() { s.server.Drain() }
+
+// Stop implements service.Service.
+func (s *Service) Stop(ctx context.Context) error {
+	err := s.Group.Stop(ctx)
+	if s.monitor != nil {
+		err = errors.Join(err, s.monitor.Close())
+	}
+	return err
+}

@@ -1,0 +1,186 @@
+// Package catalog knows the executors: what each offers and does now, and
+// which languages there are in all.
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/problem"
+)
+
+const (
+	// askTimeout bounds the question to one executor.
+	askTimeout = 2 * time.Second
+	// keep is how long an answer counts as now.
+	keep = time.Second
+	// refreshEvery is how old the knowledge of languages may become.
+	refreshEvery = 30 * time.Second
+	// refreshSoon is the same while an executor cannot be reached.
+	refreshSoon = 5 * time.Second
+)
+
+// Executor is an executor and the name it is shown by: its URL, or "local".
+type Executor struct {
+	Name string
+	eval.Executor
+}
+
+// State is an executor as it answered last.
+type State struct {
+	Name    string
+	Status  *eval.ExecutorStatus // nil when it did not answer
+	Problem string               // why not, for people
+}
+
+// Language is a language and the executors that offer it.
+type Language struct {
+	eval.Language
+	Executors []string `json:"executors"`
+}
+
+// Catalog asks executors. Its knowledge of languages outlives an executor
+// that is away.
+type Catalog struct {
+	executors []Executor
+
+	asking sync.Mutex // one round of questions at a time
+
+	mu     sync.Mutex
+	at     time.Time // of the last round
+	states []State
+	known  map[string]eval.ExecutorStatus // the last answer of each, by name
+}
+
+// New returns a catalog that has asked nobody yet.
+func New(executors []Executor) *Catalog {
+	return &Catalog{executors: executors, known: map[string]eval.ExecutorStatus{}}
+}
+
+// Run asks now and then until ctx ends.
+func (c *Catalog) Run(ctx context.Context) error {
+	for {
+		every := refreshEvery
+		for _, s := range c.States(ctx) {
+			if s.Status == nil {
+				every = refreshSoon
+			}
+		}
+		timer := time.NewTimer(every)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// States returns every executor as it is now, or was a second ago at most.
+// One that does not answer within two seconds is there with its problem.
+func (c *Catalog) States(ctx context.Context) []State {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	c.mu.Lock()
+	if c.states != nil && time.Since(c.at) < keep {
+		defer c.mu.Unlock()
+		return slices.Clone(c.states)
+	}
+	c.mu.Unlock()
+
+	states := make([]State, len(c.executors))
+	var wg sync.WaitGroup
+	for i, e := range c.executors {
+		wg.Go(func() { states[i] = ask(ctx, e) })
+	}
+	wg.Wait()
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ctx.Err() == nil { // else it was the caller who gave up
+		c.states, c.at = states, time.Now()
+	}
+	for _, s := range states {
+		if s.Status != nil {
+			c.known[s.Name] = *s.Status
+		}
+	}
+	return slices.Clone(states)
+}
+
+func ask(ctx context.Context, e Executor) State {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	status, err := e.Status(ctx)
+	if err != nil {
+		return State{Name: e.Name, Problem: problem.From(err).Detail}
+	}
+	return State{Name: e.Name, Status: &status}
+}
+
+// Languages merges what the executors offer, by id. A language is available
+// when it is so at one executor. ok is false while none was ever reached.
+func (c *Catalog) Languages() (all []Language, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	byID := map[string]*Language{}
+	for _, e := range c.executors { // in a stable order
+		for _, l := range c.known[e.Name].Languages {
+			have := byID[l.ID]
+			if have == nil {
+				have = &Language{Language: l, Executors: []string{}}
+				byID[l.ID] = have
+			} else if l.Available && !have.Available {
+				have.Language = l
+			}
+			if l.Available {
+				have.Executors = append(have.Executors, e.Name)
+			}
+		}
+	}
+	for _, l := range byID {
+		all = append(all, *l)
+	}
+	slices.SortFunc(all, func(a, b Language) int { return cmp.Compare(a.ID, b.ID) })
+	return all, len(c.known) > 0
+}
+
+// Known looks a language up by id or alias, without asking anybody. Before an
+// executor was reached no name is known.
+func (c *Catalog) Known(name string) (eval.Language, bool) {
+	if _, ok := c.Languages(); !ok {
+		return eval.Language{}, false
+	}
+	return c.find(name)
+}
+
+// Find looks a language up by id or alias. While no executor was ever
+// reached every name is taken for a language: the executor decides then. A
+// name that is not known, or not available, is asked for once more.
+func (c *Catalog) Find(ctx context.Context, name string) (eval.Language, bool) {
+	l, ok := c.find(name)
+	if !ok || !l.Available {
+		c.States(ctx)
+		l, ok = c.find(name)
+	}
+	return l, ok
+}
+
+func (c *Catalog) find(name string) (eval.Language, bool) {
+	all, ok := c.Languages()
+	if !ok {
+		return eval.Language{ID: name, Available: true}, true
+	}
+	lower := strings.ToLower(name)
+	for _, l := range all {
+		if l.ID == lower || slices.Contains(l.Aliases, lower) {
+			return l.Language, true
+		}
+	}
+	return eval.Language{}, false
+}

@@ -1,0 +1,300 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/crucible-eval/crucible/api/internal/catalog"
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/task"
+)
+
+// QueueList has the queues, the most urgent first.
+type QueueList struct {
+	Queues []task.QueueInfo `json:"queues"`
+}
+
+func noQueues() error {
+	return eval.Errorf(eval.KindUnavailable, "this server is not connected to the queue")
+}
+
+func (a *API) queues(c echo.Context) error {
+	if err := noParams(c); err != nil {
+		return err
+	}
+	if a.Queues == nil {
+		return noQueues()
+	}
+	all, err := a.Queues.Queues(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, QueueList{all})
+}
+
+func (a *API) pauseQueue(c echo.Context) error {
+	return a.changeQueue(c, "paused", func(ctx context.Context, q string) error { return a.Queues.Pause(ctx, q) })
+}
+
+func (a *API) resumeQueue(c echo.Context) error {
+	return a.changeQueue(c, "resumed", func(ctx context.Context, q string) error { return a.Queues.Resume(ctx, q) })
+}
+
+// changeQueue changes a queue and answers with its numbers after that.
+func (a *API) changeQueue(c echo.Context, what string, change func(context.Context, string) error) error {
+	if err := noParams(c); err != nil {
+		return err
+	}
+	if a.Queues == nil {
+		return noQueues()
+	}
+	ctx, name := c.Request().Context(), c.Param("name")
+	if !eval.Priority(name).Valid() {
+		return eval.Errorf(eval.KindNotFound, "there is no queue %q: there are %s", clip(name), listed(eval.Priorities()))
+	}
+	if err := change(ctx, name); err != nil {
+		return err
+	}
+	a.Log.Info("queue "+what, "queue", name)
+	all, err := a.Queues.Queues(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(q task.QueueInfo) bool { return q.Name == name })
+	if i < 0 {
+		return eval.Errorf(eval.KindNotFound, "there is no queue %q", name)
+	}
+	return c.JSON(http.StatusOK, all[i])
+}
+
+// WorkerList has the workers alive.
+type WorkerList struct {
+	Workers []eval.WorkerInfo `json:"workers"`
+}
+
+func (a *API) workers(c echo.Context) error {
+	if err := noParams(c); err != nil {
+		return err
+	}
+	all, err := a.Workers(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, WorkerList{all})
+}
+
+// Workers returns the workers alive, with lists that are never nil.
+func (a *API) Workers(ctx context.Context) ([]eval.WorkerInfo, error) {
+	if a.Roster == nil {
+		return nil, eval.Errorf(eval.KindUnavailable, "this server does not know the workers")
+	}
+	all, err := a.Roster.Workers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		all[i].Running = append([]eval.RunningInfo{}, all[i].Running...)
+		all[i].Executors = append([]eval.ExecutorContact{}, all[i].Executors...)
+	}
+	return append([]eval.WorkerInfo{}, all...), nil
+}
+
+// ExecutorList has the executors that this server was told of.
+type ExecutorList struct {
+	Executors []Executor `json:"executors"`
+}
+
+// Executor is an executor as it answered now, or why it did not.
+type Executor struct {
+	Name      string          `json:"name"` // its URL, or local
+	Reachable bool            `json:"reachable"`
+	Problem   string          `json:"problem,omitempty"`
+	Host      string          `json:"host,omitempty"` // as it calls itself
+	Version   string          `json:"version,omitempty"`
+	Slots     int             `json:"slots"`
+	Busy      int             `json:"busy"`
+	Draining  bool            `json:"draining"`
+	Isolation *eval.Isolation `json:"isolation,omitempty"`
+	Languages []string        `json:"languages"` // those available, by id
+}
+
+func viewExecutor(s catalog.State) Executor {
+	v := Executor{Name: s.Name, Problem: s.Problem, Languages: []string{}}
+	if st := s.Status; st != nil {
+		v.Reachable, v.Host, v.Version = true, st.Name, st.Version
+		v.Slots, v.Busy, v.Draining, v.Isolation = st.Slots, st.Busy, st.Draining, &st.Isolation
+		for _, l := range st.Languages {
+			if l.Available {
+				v.Languages = append(v.Languages, l.ID)
+			}
+		}
+	}
+	return v
+}
+
+func (a *API) executors(c echo.Context) error {
+	if err := noParams(c); err != nil {
+		return err
+	}
+	out := ExecutorList{Executors: []Executor{}}
+	for _, s := range a.Catalog.States(c.Request().Context()) {
+		out.Executors = append(out.Executors, viewExecutor(s))
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+// LanguageList has the languages of all executors.
+type LanguageList struct {
+	Languages []catalog.Language `json:"languages"`
+}
+
+func (a *API) languages(c echo.Context) error {
+	if err := noParams(c); err != nil {
+		return err
+	}
+	all, ok := a.Catalog.Languages()
+	if !ok {
+		a.Catalog.States(c.Request().Context())
+		if all, ok = a.Catalog.Languages(); !ok {
+			return eval.Errorf(eval.KindUnavailable, "no executor has been reached yet; GET /api/v1/executors says why")
+		}
+	}
+	return c.JSON(http.StatusOK, LanguageList{append([]catalog.Language{}, all...)})
+}
+
+// IsolationReport says how well programs are isolated: as well as at the
+// weakest executor.
+type IsolationReport struct {
+	Level     string              `json:"level"`
+	Executors []ExecutorIsolation `json:"executors"`
+}
+
+// ExecutorIsolation is what one executor enforces.
+type ExecutorIsolation struct {
+	Name string `json:"name"`
+	eval.Isolation
+}
+
+func (a *API) isolation(c echo.Context) error {
+	if err := noParams(c); err != nil {
+		return err
+	}
+	report, ok := Isolation(a.Catalog.States(c.Request().Context()))
+	if !ok {
+		return eval.Errorf(eval.KindUnavailable, "no executor can be reached; GET /api/v1/executors says why")
+	}
+	return c.JSON(http.StatusOK, report)
+}
+
+// Isolation summarizes the executors that answered; ok is false when none did.
+func Isolation(states []catalog.State) (report IsolationReport, ok bool) {
+	levels := eval.IsolationLevels()
+	weakest := -1
+	for _, s := range states {
+		if s.Status == nil {
+			continue
+		}
+		report.Executors = append(report.Executors, ExecutorIsolation{s.Name, s.Status.Isolation})
+		rank := slices.Index(levels, s.Status.Isolation.Level)
+		if rank < 0 {
+			rank = len(levels) - 1 // what is not known is not trusted
+		}
+		weakest = max(weakest, rank)
+	}
+	if weakest < 0 {
+		return report, false
+	}
+	report.Level = levels[weakest]
+	return report, true
+}
+
+// Stats are the numbers of the platform.
+type Stats struct {
+	eval.Stats
+	Version   string    `json:"version"`
+	StartedAt time.Time `json:"started_at"` // of this server
+	Now       time.Time `json:"now"`
+	Waiters   int64     `json:"waiters"` // requests with ?wait= open here
+	Streams   int64     `json:"streams"` // event streams open here
+}
+
+func (a *API) stats(c echo.Context) error {
+	if err := noParams(c); err != nil {
+		return err
+	}
+	s, err := a.Store.Stats(c.Request().Context(), eval.DefaultProject)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, Stats{s, a.Version, a.began.UTC(), time.Now().UTC(), a.waiting.Load(), a.streams.Load()})
+}
+
+// RetryPolicy is a row of the table of retry policies.
+type RetryPolicy struct {
+	Name   string  `json:"name"`
+	Tries  int     `json:"tries"`
+	BaseMS int64   `json:"base_ms"`
+	Factor float64 `json:"factor"`
+	CapMS  int64   `json:"cap_ms"`
+	Jitter bool    `json:"jitter"`
+}
+
+// RetryPolicies has the retry policies that a request may name.
+type RetryPolicies struct {
+	RetryPolicies []RetryPolicy `json:"retry_policies"`
+}
+
+func (a *API) retryPolicies(c echo.Context) error {
+	if err := noParams(c); err != nil {
+		return err
+	}
+	var out RetryPolicies
+	for _, p := range eval.RetryPolicies() {
+		out.RetryPolicies = append(out.RetryPolicies, RetryPolicy{p.Name, p.Tries, p.Base.Milliseconds(), p.Factor, p.Cap.Milliseconds(), p.Jitter})
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+// Granted says what this server grants.
+type Granted struct {
+	Default          eval.Limits `json:"default"`
+	Min              eval.Limits `json:"min"`
+	Max              eval.Limits `json:"max"`
+	MaxProgramBytes  int64       `json:"max_program_bytes"`
+	MaxTests         int         `json:"max_tests"`
+	MaxFiles         int         `json:"max_files"`
+	MaxBatch         int         `json:"max_batch"`
+	MaxWaitMS        int64       `json:"max_wait_ms"`
+	MaxRunAheadHours float64     `json:"max_run_ahead_hours"`
+}
+
+func (a *API) limits(c echo.Context) error {
+	if err := noParams(c); err != nil {
+		return err
+	}
+	p := a.Policy
+	return c.JSON(http.StatusOK, Granted{p.Default, p.Min, p.Max, p.MaxProgramBytes, p.MaxTests, p.MaxFiles, maxBatch, a.MaxWait.Milliseconds(), p.MaxRunAhead.Hours()})
+}
+
+// StorageReport says where data is kept.
+type StorageReport struct {
+	Parts []StoragePart `json:"parts"`
+}
+
+func (a *API) storage(c echo.Context) error {
+	if err := noParams(c); err != nil {
+		return err
+	}
+	if a.Storage == nil {
+		return eval.Errorf(eval.KindNotFound, "this server does not know the numbers of its storage")
+	}
+	parts, err := a.Storage(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, StorageReport{append([]StoragePart{}, parts...)})
+}

@@ -1,0 +1,239 @@
+package rest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/httpkit"
+)
+
+const (
+	// maxBatch is the most evaluations in one batch.
+	maxBatch = 1000
+	// enqueueTime bounds what a request spends on the queue after its
+	// evaluations are written: the reconciler does what is left.
+	enqueueTime = 2 * time.Second
+	// maxKeyBytes bounds an idempotency key.
+	maxKeyBytes = 255
+)
+
+// submit accepts one evaluation.
+func (a *API) submit(c echo.Context) error {
+	q := query(c)
+	wait := q.wait(a.MaxWait)
+	key := idempotencyKey(c, q)
+	if err := q.err(); err != nil {
+		return err
+	}
+	raw, err := httpkit.Decode[json.RawMessage](c)
+	if err != nil {
+		return err
+	}
+	spec, bad := decodeSpec(raw, "")
+	if len(bad) > 0 {
+		return eval.Invalid(bad)
+	}
+	ctx := c.Request().Context()
+	granted, bad := a.Policy.Validate(spec, time.Now(), a.known(ctx))
+	if len(bad) > 0 {
+		return eval.Invalid(bad)
+	}
+	created, replayed, err := a.create(ctx, []eval.Spec{spec}, []eval.Spec{granted}, "", key)
+	if err != nil {
+		return err
+	}
+	e := created[0]
+	markReplay(c, replayed)
+	c.Response().Header().Set(echo.HeaderLocation, pathOf(e.ID))
+	if wait > 0 && !e.Status.Terminal() {
+		// It is accepted, whatever happens now: the client must learn its id.
+		if now, err := a.await(ctx, e.Key, wait); err == nil {
+			e = now
+		}
+	}
+	return answer(c, e)
+}
+
+type batchRequest struct {
+	Evaluations []json.RawMessage `json:"evaluations"`
+}
+
+// Batch is the answer to a batch.
+type Batch struct {
+	BatchID     string       `json:"batch_id"`
+	Evaluations []Evaluation `json:"evaluations"`
+}
+
+// submitBatch accepts all evaluations of a batch or none.
+func (a *API) submitBatch(c echo.Context) error {
+	q := query(c)
+	key := idempotencyKey(c, q)
+	if err := q.err(); err != nil {
+		return err
+	}
+	req, err := httpkit.Decode[batchRequest](c)
+	if err != nil {
+		return err
+	}
+	if n := len(req.Evaluations); n == 0 || n > maxBatch {
+		return eval.Invalid([]eval.FieldError{{Field: "evaluations", Message: fmt.Sprintf("has %d entries; a batch has 1 to %d", n, maxBatch)}})
+	}
+	ctx := c.Request().Context()
+	asked, granted := make([]eval.Spec, len(req.Evaluations)), make([]eval.Spec, len(req.Evaluations))
+	var wrong []eval.FieldError
+	known := a.known(ctx)
+	for i, raw := range req.Evaluations {
+		at := fmt.Sprintf("evaluations[%d].", i)
+		spec, bad := decodeSpec(raw, at)
+		if len(bad) == 0 {
+			asked[i] = spec
+			granted[i], bad = a.Policy.Validate(spec, time.Now(), known)
+			for j := range bad {
+				bad[j].Field = at + bad[j].Field
+			}
+		}
+		wrong = append(wrong, bad...)
+		if len(wrong) >= mostFound {
+			wrong = wrong[:mostFound]
+			break
+		}
+	}
+	if len(wrong) > 0 {
+		return eval.Invalid(wrong)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	created, replayed, err := a.create(ctx, asked, granted, id.String(), key)
+	if err != nil {
+		return err
+	}
+	markReplay(c, replayed)
+	out := Batch{BatchID: created[0].BatchID, Evaluations: make([]Evaluation, len(created))}
+	for i, e := range created {
+		out.Evaluations[i] = brief(e)
+	}
+	c.Response().Header().Set(echo.HeaderLocation, evaluationsPath+"?batch="+out.BatchID)
+	return c.JSON(http.StatusAccepted, out)
+}
+
+// create writes the granted specs as evaluations and hands them to the queue.
+// asked is what the client sent: the same again is the same request.
+func (a *API) create(ctx context.Context, asked, granted []eval.Spec, batch, key string) ([]eval.Evaluation, bool, error) {
+	sub := eval.Submission{IdempotencyKey: key, Evaluations: make([]eval.Evaluation, len(granted))}
+	if key != "" {
+		print, err := fingerprint(batch != "", asked)
+		if err != nil {
+			return nil, false, err
+		}
+		sub.Fingerprint = print
+	}
+	traceparent := traceOf(ctx)
+	for i, spec := range granted {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, false, err
+		}
+		sub.Evaluations[i] = eval.Evaluation{Key: keyOf(eval.ID(id.String())), Spec: spec, BatchID: batch, Trace: traceparent}
+	}
+	created, replayed, err := a.Store.Create(ctx, sub)
+	if err != nil {
+		return nil, false, err
+	}
+	if replayed {
+		a.Metrics.Replayed.Inc()
+		return created, true, nil
+	}
+	trace.SpanFromContext(ctx).SetAttributes(attribute.String("crucible.evaluation", string(created[0].ID)), attribute.Int("crucible.evaluations", len(created)))
+	for _, e := range created {
+		a.Metrics.Accepted.WithLabelValues(e.Spec.Language, string(e.Spec.Priority)).Inc()
+	}
+	if batch == "" {
+		a.Log.Info("evaluation accepted", "id", created[0].ID, "language", created[0].Spec.Language, "priority", created[0].Spec.Priority)
+	} else {
+		a.Log.Info("batch accepted", "batch", batch, "evaluations", len(created))
+	}
+	a.enqueue(ctx, created)
+	return created, false, nil
+}
+
+// enqueue is the fast path to the workers. They are told of what is queued
+// in any case by the reconciler, so a failure is no error here.
+func (a *API) enqueue(ctx context.Context, created []eval.Evaluation) {
+	if a.Queue == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), enqueueTime)
+	defer cancel()
+	now := time.Now()
+	for i, e := range created {
+		if e.Spec.RunAt != nil && e.Spec.RunAt.After(now) {
+			continue
+		}
+		if err := a.Queue.Enqueue(ctx, e.Dispatch()); err != nil {
+			a.Metrics.NotEnqueued.Add(float64(len(created) - i))
+			a.Log.Warn("accepted, but the queue does not answer; it runs when the reconciler brings it back", "id", e.ID, "err", err)
+			return
+		}
+	}
+}
+
+// known finds languages for the validation.
+func (a *API) known(ctx context.Context) func(string) (eval.Language, bool) {
+	return func(name string) (eval.Language, bool) { return a.Catalog.Find(ctx, name) }
+}
+
+// fingerprint names what a request asks for. Two requests with the same
+// meaning have the same one, however they are written in JSON.
+func fingerprint(batch bool, asked []eval.Spec) (string, error) {
+	h := sha256.New()
+	if err := json.NewEncoder(h).Encode(struct {
+		Batch bool
+		Specs []eval.Spec
+	}{batch, asked}); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// idempotencyKey reads the header of that name.
+func idempotencyKey(c echo.Context, q *params) string {
+	const header = "Idempotency-Key"
+	all := c.Request().Header.Values(header)
+	if len(all) == 0 {
+		return ""
+	}
+	key := all[0]
+	printable := !strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' })
+	if len(all) > 1 || key == "" || len(key) > maxKeyBytes || !printable {
+		q.wrong(header, "must be one header of 1 to %d printable ASCII characters", maxKeyBytes)
+	}
+	return key
+}
+
+func markReplay(c echo.Context, replayed bool) {
+	if replayed {
+		c.Response().Header().Set("Idempotency-Replayed", "true")
+	}
+}
+
+// traceOf is the W3C traceparent of the request, or "".
+func traceOf(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier["traceparent"]
+}

@@ -1,0 +1,241 @@
+package rest
+
+import (
+	"encoding/base64"
+	"time"
+	"unicode/utf8"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+// Evaluation is an evaluation as clients see it: what was asked for, flat,
+// and what became of it. What only the platform needs is left out.
+type Evaluation struct {
+	ID      eval.ID      `json:"id"`
+	Status  eval.Status  `json:"status"`
+	Verdict eval.Verdict `json:"verdict,omitempty"`
+	Cause   eval.Cause   `json:"cause,omitempty"`
+	Attempt int          `json:"attempt"`
+
+	eval.Spec
+	BatchID string  `json:"batch_id,omitempty"`
+	RetryOf eval.ID `json:"retry_of,omitempty"`
+
+	CreatedAt         time.Time  `json:"created_at"`
+	StartedAt         *time.Time `json:"started_at,omitempty"`
+	FinishedAt        *time.Time `json:"finished_at,omitempty"`
+	QueueMS           *float64   `json:"queue_ms,omitempty"`
+	NextTryAt         *time.Time `json:"next_try_at,omitempty"` // queued again after a failure
+	CancelRequestedAt *time.Time `json:"cancel_requested_at,omitempty"`
+
+	Worker   string        `json:"worker,omitempty"`
+	Executor string        `json:"executor,omitempty"`
+	Failure  *eval.Failure `json:"failure,omitempty"`
+	Reason   string        `json:"reason,omitempty"`
+	Result   *Result       `json:"result,omitempty"`
+	Links    Links         `json:"links"`
+}
+
+// Links are the paths where an evaluation goes on. Those that cannot answer
+// in its state are left out.
+type Links struct {
+	Self    string `json:"self"`
+	Events  string `json:"events"`
+	Stdout  string `json:"stdout,omitempty"`
+	Stderr  string `json:"stderr,omitempty"`
+	Cancel  string `json:"cancel,omitempty"`
+	Retry   string `json:"retry,omitempty"`
+	RetryOf string `json:"retry_of,omitempty"`
+}
+
+// Result is what the program did.
+type Result struct {
+	eval.Usage
+	Explanation string           `json:"explanation,omitempty"`
+	Stdout      Stream           `json:"stdout"`
+	Stderr      Stream           `json:"stderr"`
+	Compile     *Phase           `json:"compile,omitempty"`
+	Tests       []Test           `json:"tests,omitempty"`
+	Language    eval.LanguageRef `json:"language"`
+	Isolation   eval.Isolation   `json:"isolation"`
+}
+
+// Phase is the compilation.
+type Phase struct {
+	eval.Usage
+	Stdout Stream `json:"stdout"`
+	Stderr Stream `json:"stderr"`
+}
+
+// Test is the outcome of one test.
+type Test struct {
+	Name    string       `json:"name,omitempty"`
+	Verdict eval.Verdict `json:"verdict"`
+	Cause   eval.Cause   `json:"cause,omitempty"`
+	eval.Usage
+	Stdout Stream `json:"stdout"`
+	Stderr Stream `json:"stderr"`
+}
+
+// Stream is what a program wrote to stdout or stderr. When preview is true,
+// data is only its beginning; url has the whole, byte for byte.
+type Stream struct {
+	Data      string `json:"data"`
+	Encoding  string `json:"encoding"`
+	Bytes     int64  `json:"bytes"`
+	Truncated bool   `json:"truncated"`
+	Preview   bool   `json:"preview,omitempty"`
+	URL       string `json:"url,omitempty"`
+}
+
+const evaluationsPath = "/api/v1/evaluations"
+
+func pathOf(id eval.ID) string { return evaluationsPath + "/" + string(id) }
+
+// view shows an evaluation whole.
+func view(e eval.Evaluation) Evaluation {
+	v := Evaluation{
+		ID: e.ID, Status: e.Status, Verdict: e.Verdict, Cause: e.Cause, Attempt: e.Attempt,
+		Spec: e.Spec, BatchID: e.BatchID, RetryOf: e.RetryOf,
+		CreatedAt: e.CreatedAt, StartedAt: e.StartedAt, FinishedAt: e.FinishedAt, CancelRequestedAt: e.CancelRequestedAt,
+		Worker: e.Worker, Executor: e.Executor, Failure: e.Failure, Reason: e.Reason,
+		Links: Links{Self: pathOf(e.ID), Events: pathOf(e.ID) + "/events"},
+	}
+	if e.StartedAt != nil {
+		from := e.CreatedAt
+		if e.Spec.RunAt != nil && e.Spec.RunAt.After(from) {
+			from = *e.Spec.RunAt
+		}
+		ms := max(0, float64(e.StartedAt.Sub(from).Microseconds())/1000)
+		v.QueueMS = &ms
+	}
+	if e.Status == eval.Queued && e.Failure != nil {
+		v.NextTryAt = e.NextDispatchAt
+	}
+	if !e.Status.Terminal() {
+		v.Links.Cancel = pathOf(e.ID) + "/cancel"
+	}
+	if e.Status == eval.Failed {
+		v.Links.Retry = pathOf(e.ID) + "/retry"
+	}
+	if e.RetryOf != "" {
+		v.Links.RetryOf = pathOf(e.RetryOf)
+	}
+	if e.Result != nil {
+		v.Result = viewResult(*e.Result, outputPath(e.ID, ""))
+		v.Links.Stdout, v.Links.Stderr = v.Result.Stdout.URL, v.Result.Stderr.URL
+	}
+	return v
+}
+
+// brief is view without the program, which its sender has.
+func brief(e eval.Evaluation) Evaluation {
+	s := &e.Spec
+	s.Code, s.Files, s.Stdin, s.Tests, s.Env, s.Args = nil, nil, nil, nil, nil, nil
+	return view(e)
+}
+
+func viewResult(r eval.Result, url func(stream string) string) *Result {
+	v := &Result{
+		Usage: r.Usage, Explanation: r.Explanation, Language: r.Language, Isolation: r.Isolation,
+		Stdout: viewStream(r.Stdout, url("stdout")), Stderr: viewStream(r.Stderr, url("stderr")),
+	}
+	if c := r.Compile; c != nil {
+		v.Compile = &Phase{c.Usage, viewStream(c.Stdout, url("stdout")+partCompile), viewStream(c.Stderr, url("stderr")+partCompile)}
+	}
+	for i, t := range r.Tests {
+		part := partTest(i)
+		v.Tests = append(v.Tests, Test{t.Name, t.Verdict, t.Cause, t.Usage,
+			viewStream(t.Stdout, url("stdout")+part), viewStream(t.Stderr, url("stderr")+part)})
+	}
+	return v
+}
+
+func viewStream(s eval.Stream, url string) Stream {
+	v := Stream{Bytes: s.Bytes, Truncated: s.Truncated, Preview: int64(len(s.Data)) < s.Bytes, URL: url}
+	data := s.Data
+	if v.Preview {
+		data = wholeRunes(data)
+	}
+	if utf8.Valid(data) {
+		v.Data, v.Encoding = string(data), eval.EncodingUTF8
+	} else {
+		v.Data, v.Encoding = base64.StdEncoding.EncodeToString(data), eval.EncodingBase64
+	}
+	return v
+}
+
+// wholeRunes leaves out a rune that was cut in two at the end, so that the
+// preview of a text stays a text.
+func wholeRunes(b []byte) []byte {
+	for n := 1; n < utf8.UTFMax && n <= len(b); n++ {
+		if tail := b[len(b)-n:]; utf8.RuneStart(tail[0]) {
+			if !utf8.FullRune(tail) {
+				return b[:len(b)-n]
+			}
+			break
+		}
+	}
+	return b
+}
+
+// Event is a change in the life of an evaluation.
+type Event struct {
+	ID      eval.ID        `json:"id"`
+	Seq     int64          `json:"seq"`
+	Type    eval.EventType `json:"type"`
+	Status  eval.Status    `json:"status"`
+	Verdict eval.Verdict   `json:"verdict,omitempty"`
+	Cause   eval.Cause     `json:"cause,omitempty"`
+	Attempt int            `json:"attempt"`
+	At      time.Time      `json:"at"`
+	Worker  string         `json:"worker,omitempty"`
+	Message string         `json:"message,omitempty"`
+}
+
+func viewEvent(e eval.Event) Event {
+	return Event{e.ID, e.Seq, e.Type, e.Status, e.Verdict, e.Cause, e.Attempt, e.At, e.Worker, e.Message}
+}
+
+// Output is a piece of a running program's output.
+type Output struct {
+	ID      eval.ID    `json:"id"`
+	Attempt int        `json:"attempt"`
+	Offset  int64      `json:"offset"` // of the first byte in its stream
+	Data    eval.Bytes `json:"data"`
+	At      time.Time  `json:"at"`
+}
+
+// Attempt is one try at running an evaluation.
+type Attempt struct {
+	Number          int                 `json:"number"`
+	Outcome         eval.AttemptOutcome `json:"outcome"`
+	Worker          string              `json:"worker"`
+	Executor        string              `json:"executor,omitempty"`
+	StartedAt       time.Time           `json:"started_at"`
+	FinishedAt      *time.Time          `json:"finished_at,omitempty"`
+	Failure         *eval.Failure       `json:"failure,omitempty"`
+	WallMS          float64             `json:"wall_ms,omitempty"`
+	CPUMS           float64             `json:"cpu_ms,omitempty"`
+	MemoryPeakBytes int64               `json:"memory_peak_bytes,omitempty"`
+}
+
+func viewAttempt(a eval.Attempt) Attempt {
+	return Attempt{a.Number, a.Outcome, a.Worker, a.Executor, a.StartedAt, a.FinishedAt, a.Failure, a.WallMS, a.CPUMS, a.MemoryPeak}
+}
+
+// DeadLetter is an evaluation that the platform gave up on.
+type DeadLetter struct {
+	ID       eval.ID      `json:"id"`
+	Language string       `json:"language"`
+	Failure  eval.Failure `json:"failure"`
+	Attempts int          `json:"attempts"`
+	FailedAt time.Time    `json:"failed_at"`
+	Links    Links        `json:"links"`
+}
+
+func viewDeadLetter(d eval.DeadLetter) DeadLetter {
+	at := pathOf(d.ID)
+	return DeadLetter{d.ID, d.Language, d.Failure, d.Attempts, d.FailedAt,
+		Links{Self: at, Events: at + "/events", Retry: "/api/v1/dead-letters/" + string(d.ID) + "/retry"}}
+}
