@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -56,5 +57,11 @@ func New(cfg ServiceConfig, local *Local, logger *slog.Logger, registry *prometh
 func (s *Service) Stop(ctx context.Context) error {
 	s.Drain()
 	s.local.Drain(ctx)
-	return s.Server.Stop(ctx)
+	// Those that were killed still have to be told.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	return s.Server.Stop(last)
 }
+
+// lastWords is how long answers of runs that have ended may take to be sent.
+const lastWords = 2 * time.Second
