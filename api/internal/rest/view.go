@@ -48,8 +48,10 @@ type Links struct {
 	RetryOf string `json:"retry_of,omitempty"`
 }
 
-// Result is what the program did.
+// Result is what the program did. Its verdict is that of the evaluation.
 type Result struct {
+	Verdict eval.Verdict `json:"verdict"`
+	Cause   eval.Cause   `json:"cause,omitempty"`
 	eval.Usage
 	Explanation string           `json:"explanation,omitempty"`
 	Stdout      Stream           `json:"stdout"`
@@ -137,7 +139,7 @@ func brief(e eval.Evaluation) Evaluation {
 
 func viewResult(r eval.Result, url func(stream string) string) *Result {
 	v := &Result{
-		Usage: r.Usage, Explanation: r.Explanation, Language: r.Language, Isolation: r.Isolation,
+		Verdict: r.Verdict, Cause: r.Cause, Usage: r.Usage, Explanation: r.Explanation, Language: r.Language, Isolation: r.Isolation,
 		Stdout: viewStream(r.Stdout, url("stdout")), Stderr: viewStream(r.Stderr, url("stderr")),
 	}
 	if c := r.Compile; c != nil {
