@@ -108,8 +108,8 @@ func (q *Queue) enqueue(ctx context.Context, d eval.Dispatch) error {
 	if !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return err
 	}
-	state, err := q.redis.client.HGet(ctx, taskKey(queue, id), "state").Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
+	state, err := q.state(ctx, queue, id)
+	if err != nil {
 		return err
 	}
 	switch state {
@@ -118,40 +118,51 @@ func (q *Queue) enqueue(ctx context.Context, d eval.Dispatch) error {
 	case "scheduled", "retry":
 		// It waits for a time. Whoever enqueues it after that time is the reconciler, which is more exact than asynq's
 		// forwarder; and a try that failed because the store was away need not wait out its delay.
-		if d.RunAt.After(time.Now()) {
+		if d.RunAt.After(time.Now()) || q.inspector.RunTask(queue, id) == nil {
 			return nil
 		}
-		return q.raced(q.inspector.RunTask(queue, id))
+		if err := q.clear(ctx, queue, id); err != nil {
+			return err
+		}
 	case "active":
 		// A worker has taken this dispatch, and yet the evaluation is queued: it may be about to be claimed, or the
 		// worker died in between. asynq would notice that after 108 s at the earliest. A second task in its place
 		// starts it now; if the first one lives, one of them finds the evaluation taken and is done. The time in the
 		// id keeps the number of these small.
-		err = put(id + "+" + strconv.FormatInt(time.Now().Unix()/int64(reclaim.Seconds()), 10))
+		id += "+" + strconv.FormatInt(time.Now().Unix()/int64(reclaim.Seconds()), 10)
 	default:
 		// Completed or archived without bringing the evaluation to its end, or gone in this moment: the dispatch is
 		// over, and asked for again.
-		if err := q.raced(q.inspector.DeleteTask(queue, id)); err != nil {
+		if err := q.clear(ctx, queue, id); err != nil {
 			return err
 		}
-		err = put(id)
 	}
-	if errors.Is(err, asynq.ErrTaskIDConflict) {
+	if err = put(id); errors.Is(err, asynq.ErrTaskIDConflict) {
 		return nil // somebody else was quicker
 	}
 	return err
 }
 
-// raced ignores that a task is no longer in the state that it was seen in: somebody else has moved it on, which is
-// what was wanted, and the reconciler looks again.
-func (q *Queue) raced(err error) error {
-	if _, network := errors.AsType[interface {
-		error
-		Timeout() bool
-	}](err); network {
+// state is where asynq has a task, or "" when it has none.
+func (q *Queue) state(ctx context.Context, queue, id string) (string, error) {
+	state, err := q.redis.client.HGet(ctx, taskKey(queue, id), "state").Result()
+	if errors.Is(err, redis.Nil) {
+		return "", nil
+	}
+	return state, err
+}
+
+// clear removes a task that no worker has in hand. asynq refuses for a task that has moved on, which is fine, and for
+// one whose place in its list is gone, after an eviction say: its remains would block the evaluation, and go.
+func (q *Queue) clear(ctx context.Context, queue, id string) error {
+	if q.inspector.DeleteTask(queue, id) == nil {
+		return nil
+	}
+	state, err := q.state(ctx, queue, id)
+	if err != nil || state == "" || state == "active" || state == "pending" {
 		return err
 	}
-	return nil
+	return q.redis.client.Del(ctx, taskKey(queue, id)).Err()
 }
 
 // Cancel implements eval.Queue.
@@ -173,9 +184,8 @@ func (q *Queue) Cancel(ctx context.Context, key eval.Key) error {
 		for at, state := range waiting {
 			switch state.Val() {
 			case "pending", "scheduled", "retry":
-				if err := q.raced(q.inspector.DeleteTask(at[0], at[1])); err != nil {
-					return err
-				}
+				// One that has moved on meanwhile finds the evaluation cancelled.
+				_ = q.inspector.DeleteTask(at[0], at[1])
 			}
 		}
 		return live.Publish(ctx, q.redis.client, eval.Notice{Key: key, CancelRequested: true})

@@ -52,6 +52,7 @@ func Open(ctx context.Context, cfg RedisConfig, logger *slog.Logger) (*Redis, er
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
+	silence()
 	r := &Redis{log: logger}
 	var err error
 	switch {
@@ -105,6 +106,8 @@ func tune(o *redis.Options, poolSize int) {
 	o.DialTimeout = time.Second
 	o.DialerRetries = 1
 	o.MaxRetries = 1
+	// asynq polls again at once after an error; this pause is what keeps it from spinning.
+	o.MinRetryBackoff, o.MaxRetryBackoff = 50*time.Millisecond, 100*time.Millisecond
 	o.ConnMaxIdleTime = 5 * time.Minute
 	o.DisableIdentity = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}

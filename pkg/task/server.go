@@ -78,7 +78,7 @@ func NewServer(r *Redis, cfg ServerConfig, handler Handler, logger *slog.Logger)
 				logger.Warn("queue: a task ended with an error and is tried again", "payload", string(t.Payload()), "error", err)
 			}
 		}),
-		Logger:   quiet{logger},
+		Logger:   &quiet{log: logger},
 		LogLevel: asynq.InfoLevel,
 	})
 	return s
@@ -158,6 +158,12 @@ func (s *Server) process(ctx context.Context, t *asynq.Task) error {
 		return fmt.Errorf("%w: %w", err, asynq.SkipRetry)
 	}
 	return err
+}
+
+// Redelivered says whether the queue hands this dispatch out again, after an error or after its worker died.
+func Redelivered(ctx context.Context) bool {
+	n, _ := asynq.GetRetryCount(ctx)
+	return n > 0
 }
 
 // seqOf reads the dispatch number from a task's id; 0 when there is none.

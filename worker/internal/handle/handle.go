@@ -99,7 +99,11 @@ func (h *Handler) Handle(ctx context.Context, d eval.Dispatch) (note string, err
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(attribute.String("crucible.evaluation", string(d.ID))))
 	defer span.End()
 
-	a, err := h.claim(work, d.Key)
+	err = h.current(work, d, task.Redelivered(ctx))
+	var a *attempt
+	if err == nil {
+		a, err = h.claim(work, d.Key)
+	}
 	switch kind := eval.KindOf(err); kind {
 	case "":
 	case eval.KindConflict, eval.KindNotFound:
@@ -129,6 +133,26 @@ func (h *Handler) isDraining() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.draining
+}
+
+// current refuses a dispatch that has been replaced by a later one. Without that, an old task that comes late would
+// claim an evaluation which waits for its next try, and start it early. asynq repeats tasks that failed: those are
+// here to be seen in its list of retries, while the next try is a dispatch of its own, made by the reconciler when
+// the store says so. The first dispatch of all cannot have been replaced, which saves the question where it counts.
+func (h *Handler) current(ctx context.Context, d eval.Dispatch, redelivered bool) error {
+	if d.Seq <= 1 && !redelivered {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Lease/3)
+	defer cancel()
+	e, err := h.deps.Store.Get(ctx, d.Key)
+	if err != nil {
+		return err
+	}
+	if e.DispatchSeq != d.Seq {
+		return &eval.Error{Kind: eval.KindConflict, Status: e.Status, Message: fmt.Sprintf("dispatch %d of evaluation %s was replaced by dispatch %d", d.Seq, d.ID, e.DispatchSeq)}
+	}
+	return nil
 }
 
 // claim takes the evaluation. When the answer to a claim was lost on its way, the evaluation may be ours without our

@@ -1,0 +1,110 @@
+package worker_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/task"
+	"github.com/crucible-eval/crucible/pkg/testkit"
+	"github.com/crucible-eval/crucible/worker"
+)
+
+func TestAFlushedQueueIsFilledAgain(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *rig) {
+		ctx := context.Background()
+		inspector := task.NewInspector(r.redis)
+		w := r.worker(worker.Config{}, nil)
+		r.ended(r.submit("hello").Key)
+		require.NoError(t, inspector.Pause(ctx, "default"))
+		var all []eval.Evaluation
+		for range 50 {
+			all = append(all, r.submit("hello"))
+		}
+		before := w.metric("crucible_reconcile_rewinds_total")
+		flushed := time.Now()
+		require.NoError(t, r.redis.Client().FlushAll(ctx).Err()) // and with it the pause
+		for _, e := range all {
+			require.Equal(t, eval.Completed, r.ended(e.Key).Status)
+			require.Equal(t, 1, r.script.runs(e.ID))
+		}
+		require.Less(t, time.Since(flushed), 3*time.Second)
+		require.Greater(t, w.metric("crucible_reconcile_rewinds_total"), before)
+		members, err := r.redis.Client().SMembers(ctx, "asynq:queues").Result()
+		require.NoError(t, err)
+		require.ElementsMatch(t, task.Queues(), members, "asynq's own tools see the queues again")
+	})
+}
+
+func TestWhatIsSubmittedWhileRedisIsDownRunsWhenItIsBack(t *testing.T) {
+	server := testkit.Redis(t)
+	r := newRig(t, task.RedisConfig{URL: server.URL})
+	r.worker(worker.Config{}, nil)
+	r.ended(r.submit("hello").Key)
+	server.Stop()
+	e := r.create("hello")
+	for range 3 {
+		began := time.Now()
+		err := r.queue.Enqueue(context.Background(), e.Dispatch())
+		require.True(t, eval.IsKind(err, eval.KindUnavailable), "%v", err)
+		require.Less(t, time.Since(began), time.Second)
+	}
+	server.Start()
+	began := time.Now()
+	require.Equal(t, eval.Completed, r.ended(e.Key).Status)
+	require.Less(t, time.Since(began), 8*time.Second)
+	require.Equal(t, 1, r.script.runs(e.ID))
+}
+
+func TestAPlatformStartsWithoutRedis(t *testing.T) {
+	server := testkit.Redis(t)
+	server.Stop()
+	r := newRig(t, task.RedisConfig{URL: server.URL})
+	require.Error(t, r.redis.Ready(context.Background()))
+	w := r.worker(worker.Config{}, nil)
+	require.Error(t, w.Ready(context.Background()))
+	e := r.create("hello")
+	server.Start()
+	require.Equal(t, eval.Completed, r.ended(e.Key).Status)
+	require.NoError(t, r.redis.Ready(context.Background()))
+	require.NoError(t, w.Ready(context.Background()))
+}
+
+func TestARestartedRedisLosesNothing(t *testing.T) {
+	server := testkit.Redis(t)
+	r := newRig(t, task.RedisConfig{URL: server.URL})
+	program := newEndless()
+	r.script.plays("endless", program.run)
+	r.worker(worker.Config{Concurrency: 1}, nil)
+	blocker := r.submit("endless")
+	receive(t, program.begun)
+	var waiting []eval.Evaluation
+	for range 10 {
+		waiting = append(waiting, r.submit("hello"))
+	}
+	server.Kill9() // in the middle of a run, with work queued
+	server.Start()
+	_, err := r.store.Cancel(context.Background(), blocker.Key, "done with it")
+	require.NoError(t, err)
+	require.Equal(t, eval.Cancelled, r.ended(blocker.Key).Status)
+	require.Equal(t, 1, r.script.runs(blocker.ID), "a run does not end with its Redis")
+	for _, e := range waiting {
+		require.Equal(t, eval.Completed, r.ended(e.Key).Status)
+		require.Equal(t, 1, r.script.runs(e.ID))
+	}
+}
+
+func TestTheStoreMayBeAwayForAWhile(t *testing.T) {
+	r := newRig(t, task.RedisConfig{})
+	store := &faulty{Store: r.store}
+	store.allDown.Store(true)
+	r.worker(worker.Config{}, store)
+	e := r.submit("hello")
+	testkit.Eventually(t, func() bool { return store.refused.Load() >= 4 }, "the worker has met the outage")
+	store.allDown.Store(false)
+	require.Equal(t, eval.Completed, r.ended(e.Key).Status)
+	require.Equal(t, 1, r.script.runs(e.ID))
+}
