@@ -59,7 +59,7 @@ func (e Evaluation) Claim(worker string, lease time.Duration, now time.Time) (Ch
 	}
 	e.Status, e.Worker, e.Executor, e.Failure = Running, worker, "", nil
 	e.Attempt++
-	e.StartedAt, e.LeaseUntil, e.NextDispatchAt = &now, ptr(now.Add(lease)), nil
+	e.StartedAt, e.LeaseUntil, e.NextDispatchAt = &now, ptr(StoreTime(now.Add(lease))), nil
 	c := e.changed(EventRunning, now, "")
 	c.Attempt = &Attempt{Key: e.Key, Number: e.Attempt, Worker: worker, StartedAt: now, Outcome: AttemptRunning}
 	return c, nil
@@ -71,7 +71,7 @@ func (e Evaluation) Beat(attempt int, lease time.Duration, now time.Time) (Chang
 	if err := e.held(attempt); err != nil {
 		return Change{}, err
 	}
-	e.LeaseUntil, e.UpdatedAt = ptr(now.Add(lease)), now
+	e.LeaseUntil, e.UpdatedAt = ptr(StoreTime(now.Add(lease))), now
 	return Change{Evaluation: e}, nil
 }
 
@@ -182,7 +182,7 @@ func (e Evaluation) failed(f Failure, after time.Duration, now time.Time, rnd fl
 	}
 	e.Status = Queued
 	e.DispatchSeq++
-	e.NextDispatchAt = ptr(now.Add(max(delay, after)))
+	e.NextDispatchAt = ptr(StoreTime(now.Add(max(delay, after))))
 	return e.changed(EventRequeued, now, f.Message)
 }
 

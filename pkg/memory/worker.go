@@ -57,7 +57,7 @@ func (s *Store) Due(ctx context.Context, limit int, again time.Duration) ([]eval
 	if len(due) == 0 {
 		return nil, nil
 	}
-	next := now.Add(again)
+	next := eval.StoreTime(now.Add(again))
 	changes := make([]eval.Change, len(due))
 	dispatches := make([]eval.Dispatch, len(due))
 	for i, r := range due {
