@@ -93,6 +93,23 @@ func Print(w io.Writer, node *kong.Node, reveal bool) error {
 	return enc.Close()
 }
 
+// Values are the settings as they are for the selected command, by key.
+// Secrets are redacted unless reveal is set.
+func Values(node *kong.Node, reveal bool) map[string]any {
+	all := map[string]any{}
+	for _, s := range nodeSettings(node) {
+		value := s.flag.Target.Interface()
+		if reveal {
+			value = revealed(value)
+		}
+		if text, ok := value.(fmt.Stringer); ok {
+			value = text.String()
+		}
+		all[s.Key] = value
+	}
+	return all
+}
+
 // nodeSettings are the settings that one command takes: its own, and those
 // of the commands above it.
 func nodeSettings(node *kong.Node) []Setting {

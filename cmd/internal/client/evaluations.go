@@ -40,14 +40,12 @@ func (c *Client) Submit(ctx context.Context, spec eval.Spec, wait time.Duration,
 
 // SubmitBatch sends several evaluations: all are accepted, or none.
 func (c *Client) SubmitBatch(ctx context.Context, specs []json.RawMessage) (Batch, error) {
-	var b Batch
-	return b, c.call(ctx, http.MethodPost, evaluations+"/batch", nil, map[string]any{"evaluations": specs}, &b)
+	return ask[Batch](ctx, c, http.MethodPost, evaluations+"/batch", nil, map[string]any{"evaluations": specs})
 }
 
 // Get returns an evaluation, and waits up to wait for its end.
 func (c *Client) Get(ctx context.Context, id eval.ID, wait time.Duration) (Evaluation, error) {
-	var e Evaluation
-	return e, c.call(ctx, http.MethodGet, path(id, ""), waiting(wait), nil, &e)
+	return ask[Evaluation](ctx, c, http.MethodGet, path(id, ""), waiting(wait), nil)
 }
 
 // Await waits for the end of an evaluation for as long as ctx lives.
@@ -62,24 +60,21 @@ func (c *Client) Await(ctx context.Context, id eval.ID) (Evaluation, error) {
 
 // List returns a page of evaluations, the newest first.
 func (c *Client) List(ctx context.Context, query url.Values) (Page, error) {
-	var p Page
-	return p, c.call(ctx, http.MethodGet, evaluations, query, nil, &p)
+	return ask[Page](ctx, c, http.MethodGet, evaluations, query, nil)
 }
 
 // Cancel asks for the end of an evaluation.
 func (c *Client) Cancel(ctx context.Context, id eval.ID, reason string) (Evaluation, error) {
-	var e Evaluation
 	var body any
 	if reason != "" {
 		body = map[string]string{"reason": reason}
 	}
-	return e, c.call(ctx, http.MethodPost, path(id, "/cancel"), nil, body, &e)
+	return ask[Evaluation](ctx, c, http.MethodPost, path(id, "/cancel"), nil, body)
 }
 
 // Retry runs a failed evaluation again, as a new one.
 func (c *Client) Retry(ctx context.Context, id eval.ID) (Evaluation, error) {
-	var e Evaluation
-	return e, c.call(ctx, http.MethodPost, path(id, "/retry"), nil, nil, &e)
+	return ask[Evaluation](ctx, c, http.MethodPost, path(id, "/retry"), nil, nil)
 }
 
 // Output copies a whole stream from an offset to w and returns how many bytes.
@@ -98,10 +93,11 @@ func (c *Client) Output(ctx context.Context, id eval.ID, stream string, offset i
 
 // Languages lists the languages of the platform.
 func (c *Client) Languages(ctx context.Context) ([]eval.Language, error) {
-	var out struct {
+	type answer struct {
 		Languages []eval.Language `json:"languages"`
 	}
-	return out.Languages, c.call(ctx, http.MethodGet, "/api/v1/languages", nil, nil, &out)
+	a, err := ask[answer](ctx, c, http.MethodGet, "/api/v1/languages", nil, nil)
+	return a.Languages, err
 }
 
 // Ask gets any path of the API into out.
@@ -112,6 +108,13 @@ func (c *Client) Ask(ctx context.Context, path string, query url.Values, out any
 // Order posts to, or deletes, any path of the API.
 func (c *Client) Order(ctx context.Context, method, path string, body, out any) error {
 	return c.call(ctx, method, path, nil, body, out)
+}
+
+// ask is call with the answer as a value.
+func ask[T any](ctx context.Context, c *Client, method, path string, query url.Values, body any) (T, error) {
+	var out T
+	err := c.call(ctx, method, path, query, body, &out)
+	return out, err
 }
 
 func path(id eval.ID, rest string) string {

@@ -1,0 +1,218 @@
+package cli
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/observe"
+)
+
+// LanguagesCmd lists the languages.
+type LanguagesCmd struct {
+	remote
+	All bool `short:"a" help:"Also those that are not available, and why."`
+}
+
+// Run implements a kong command.
+func (c *LanguagesCmd) Run(s *session) error {
+	api, err := c.open(1)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	all, err := api.Languages(s.ctx)
+	if err != nil {
+		return err
+	}
+	if s.json {
+		return writeJSON(s.stdout, map[string]any{"languages": all})
+	}
+	return printLanguages(s, all, c.All)
+}
+
+func printLanguages(s *session, all []eval.Language, whole bool) error {
+	var rows [][]string
+	missing := 0
+	for _, l := range all {
+		state := l.Version
+		if !l.Available {
+			missing++
+			if !whole {
+				continue
+			}
+			state = "not available: " + l.Problem
+		}
+		rows = append(rows, []string{l.ID, strings.Join(l.Extensions, " "), state})
+	}
+	if err := table(s.stdout, "LANGUAGE\tFILES\tVERSION", rows); err != nil {
+		return err
+	}
+	if missing > 0 && !whole {
+		fmt.Fprintf(s.stderr, "%s not available; --all says why\n", plural(missing, "language"))
+	}
+	return nil
+}
+
+// IsolationCmd shows what the executors' sandboxes enforce.
+type IsolationCmd struct{ remote }
+
+// Run implements a kong command.
+func (c *IsolationCmd) Run(s *session) error {
+	api, err := c.open(1)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	var raw any
+	if err := api.Ask(s.ctx, "/api/v1/isolation", nil, &raw); err != nil {
+		return err
+	}
+	if s.json {
+		return writeJSON(s.stdout, raw)
+	}
+	var out struct {
+		Level     string `json:"level"`
+		Executors []struct {
+			Name      string         `json:"name"`
+			Isolation eval.Isolation `json:"isolation"`
+		} `json:"executors"`
+		Controls []eval.Control `json:"controls"`
+	}
+	if err := api.Ask(s.ctx, "/api/v1/isolation", nil, &out); err != nil {
+		return err
+	}
+	if len(out.Executors) == 0 {
+		return printIsolation(s, eval.Isolation{Level: out.Level, Controls: out.Controls})
+	}
+	for _, e := range out.Executors {
+		fmt.Fprintf(s.stdout, "executor %s\n", e.Name)
+		if err := printIsolation(s, e.Isolation); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printIsolation(s *session, iso eval.Isolation) error {
+	fmt.Fprintf(s.stdout, "isolation level: %s\n", iso.Level)
+	var rows [][]string
+	for _, c := range iso.Controls {
+		rows = append(rows, []string{"  " + c.Name, c.State, c.Detail})
+	}
+	return table(s.stdout, "", rows)
+}
+
+// WorkersCmd lists the workers alive.
+type WorkersCmd struct{ remote }
+
+// Run implements a kong command.
+func (c *WorkersCmd) Run(s *session) error {
+	api, err := c.open(1)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	var out struct {
+		Workers []eval.WorkerInfo `json:"workers"`
+	}
+	if err := api.Ask(s.ctx, "/api/v1/workers", nil, &out); err != nil {
+		return err
+	}
+	if s.json {
+		return writeJSON(s.stdout, out)
+	}
+	var rows [][]string
+	for _, w := range out.Workers {
+		state := "works"
+		if w.Draining {
+			state = "drains"
+		}
+		rows = append(rows, []string{w.ID, state, fmt.Sprintf("%d/%d", len(w.Running), w.Slots), fmt.Sprint(w.Finished), ago(w.StartedAt)})
+	}
+	return table(s.stdout, "WORKER\tSTATE\tRUNNING\tFINISHED\tSTARTED", rows)
+}
+
+// DeadLettersCmd is about what the platform gave up on.
+type DeadLettersCmd struct {
+	List   DeadLettersListCmd   `cmd:"" default:"withargs" help:"List them, the newest first (the default)."`
+	Retry  DeadLettersRetryCmd  `cmd:"" help:"Run them again."`
+	Delete DeadLettersDeleteCmd `cmd:"" help:"Take them from the list; the evaluations stay."`
+}
+
+const deadLetters = "/api/v1/dead-letters"
+
+// DeadLettersListCmd lists dead letters.
+type DeadLettersListCmd struct {
+	remote
+	Limit int `default:"50" help:"How many, 1 to 500."`
+}
+
+// Run implements a kong command.
+func (c *DeadLettersListCmd) Run(s *session) error {
+	api, err := c.open(1)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	var out eval.DeadLetterPage
+	if err := api.Ask(s.ctx, deadLetters, url.Values{"limit": {strconv.Itoa(c.Limit)}}, &out); err != nil {
+		return err
+	}
+	if s.json {
+		return writeJSON(s.stdout, out)
+	}
+	var rows [][]string
+	for _, d := range out.DeadLetters {
+		rows = append(rows, []string{string(d.ID), d.Language, ago(d.FailedAt), fmt.Sprint(d.Attempts), string(d.Failure.Kind), d.Failure.Message})
+	}
+	return table(s.stdout, "ID\tLANGUAGE\tFAILED\tATTEMPTS\tKIND\tREASON", rows)
+}
+
+// DeadLettersRetryCmd runs dead letters again.
+type DeadLettersRetryCmd struct {
+	remote
+	IDs []eval.ID `arg:"" name:"id" help:"Which."`
+}
+
+// Run implements a kong command.
+func (c *DeadLettersRetryCmd) Run(s *session) error {
+	return (&RetryCmd{remote: c.remote, IDs: c.IDs}).Run(s)
+}
+
+// DeadLettersDeleteCmd takes dead letters from the list.
+type DeadLettersDeleteCmd struct {
+	remote
+	IDs []eval.ID `arg:"" name:"id" help:"Which."`
+}
+
+// Run implements a kong command.
+func (c *DeadLettersDeleteCmd) Run(s *session) error {
+	api, err := c.open(1)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	for _, id := range c.IDs {
+		if err := api.Order(s.ctx, http.MethodDelete, deadLetters+"/"+string(id), nil, nil); err != nil {
+			return fmt.Errorf("%s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// VersionCmd prints the version.
+type VersionCmd struct{}
+
+// Run implements a kong command.
+func (c *VersionCmd) Run(s *session) error {
+	b := observe.Version()
+	if s.json {
+		return writeJSON(s.stdout, b)
+	}
+	fmt.Fprintln(s.stdout, "crucible", b)
+	return nil
+}

@@ -1,0 +1,141 @@
+package platform
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/crucible-eval/crucible/api"
+	"github.com/crucible-eval/crucible/executor"
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/live"
+	"github.com/crucible-eval/crucible/pkg/service"
+	"github.com/crucible-eval/crucible/pkg/task"
+	"github.com/crucible-eval/crucible/storage"
+	"github.com/crucible-eval/crucible/worker"
+)
+
+// AllInOneConfig is what crucible up needs.
+type AllInOneConfig struct {
+	Listen string
+	Log
+	Queue
+	Keep
+	Door
+	Keys
+	Sandbox
+	Work
+	Stop
+}
+
+// AllInOne builds everything in this process: the API listens, the rest are
+// calls. It is ready to start.
+func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform, err error) {
+	p := &Platform{rt: rt}
+	defer func() {
+		if err != nil {
+			err = p.abandon(ctx, err)
+		}
+	}()
+	backend, err := p.openStorage(ctx, cfg.Keep, true, rt.Logger)
+	if err != nil {
+		return nil, err
+	}
+	redis, err := p.openRedis(ctx, cfg.Queue, rt)
+	if err != nil {
+		return nil, err
+	}
+	local, err := p.openExecutor(ctx, cfg.Sandbox, cfg.Keep, rt)
+	if err != nil {
+		return nil, err
+	}
+	wires := live.New(redis.Client(), rt.Logger)
+	p.closeLater(wires.Close)
+	store := live.Announcing(backend.Store, wires)
+
+	work, err := worker.New(workerConfig(cfg.Work, cfg.Stop, rt), worker.Deps{
+		Store: store, Blobs: backend.Blobs, Redis: redis, Live: wires, Logger: rt.Logger, Registry: rt.Registry,
+		Executors: []worker.NamedExecutor{{Name: "local", Executor: local}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	door, err := api.New(apiConfig(cfg.Listen, cfg.Door, cfg.Keys), api.Deps{
+		Store: store, Blobs: backend.Blobs, Queue: task.NewQueue(redis), Notices: wires, Output: wires, Roster: wires,
+		Redis: redis, StorageInfo: storageInfo(backend), Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version,
+		Executors: []api.NamedExecutor{{Name: "local", Executor: local}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.Group = service.NewGroup(rt.Logger, work, door)
+	p.URL = door.URL
+	return p, nil
+}
+
+func (p *Platform) openRedis(ctx context.Context, cfg Queue, rt *Runtime) (*task.Redis, error) {
+	redis, err := task.Open(ctx, task.RedisConfig{URL: cfg.RedisURL.Reveal()}, rt.Logger)
+	if err != nil {
+		return nil, err
+	}
+	p.closeLater(redis.Close)
+	if redis.Embedded() {
+		p.fact("queue", "in this process")
+	} else {
+		p.fact("queue", "Redis at %s", redis.Addr())
+	}
+	return redis, nil
+}
+
+func (p *Platform) openExecutor(ctx context.Context, cfg Sandbox, keep Keep, rt *Runtime) (*executor.Local, error) {
+	local, err := executor.Open(ctx, executorConfig(cfg, keep, rt), rt.Logger, rt.Registry)
+	if err != nil {
+		return nil, err
+	}
+	p.closeLater(local.Close)
+	status, err := local.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.fact("executor", "%d slots, isolation %s", status.Slots, status.Isolation.Level)
+	return local, nil
+}
+
+func executorConfig(cfg Sandbox, keep Keep, rt *Runtime) executor.Config {
+	c := executor.Config{Version: rt.Version, Slots: cfg.Slots, MinIsolation: cfg.MinIsolation, LanguagesDir: cfg.LanguagesDir}
+	if keep.DataDir != "" { // else the user's cache folder
+		c.CacheDir = filepath.Join(keep.DataDir, "cache")
+	}
+	return c
+}
+
+func workerConfig(cfg Work, stop Stop, rt *Runtime) worker.Config {
+	return worker.Config{
+		Version: rt.Version, Concurrency: cfg.Concurrency, Lease: cfg.Lease, Reconcile: cfg.ReconcileEvery, Drain: stop.DrainTimeout,
+	}
+}
+
+func apiConfig(listen string, door Door, keys Keys) api.Config {
+	return api.Config{
+		Listen: listen, APIKeys: secrets(keys.APIKeys), MonitorReadOnly: keys.MonitorReadOnly,
+		AllowInsecure: door.AllowInsecure, AllowedHosts: door.AllowedHosts,
+	}
+}
+
+// storageInfo tells the numbers of a storage in this process.
+func storageInfo(backend *storage.Backend) func(context.Context) ([]api.StoragePart, error) {
+	return func(ctx context.Context) ([]api.StoragePart, error) {
+		d, err := backend.Describe(ctx, eval.DefaultProject)
+		if err != nil {
+			return nil, fmt.Errorf("describe the storage: %w", err)
+		}
+		var rows int64
+		for _, n := range d.Stats.Statuses {
+			rows += n
+		}
+		return []api.StoragePart{
+			{Name: "database", Backend: d.Backend, Bytes: d.DatabaseBytes, Objects: &rows},
+			{Name: "blobs", Backend: d.Blobs},
+		}, nil
+	}
+}

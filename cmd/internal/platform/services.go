@@ -1,0 +1,210 @@
+package platform
+
+import (
+	"context"
+	"errors"
+
+	"github.com/crucible-eval/crucible/api"
+	"github.com/crucible-eval/crucible/executor"
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/httpkit"
+	"github.com/crucible-eval/crucible/pkg/live"
+	"github.com/crucible-eval/crucible/pkg/remote"
+	"github.com/crucible-eval/crucible/pkg/service"
+	"github.com/crucible-eval/crucible/pkg/task"
+	"github.com/crucible-eval/crucible/storage"
+	"github.com/crucible-eval/crucible/worker"
+)
+
+// Siblings are where the other services are.
+type Siblings struct {
+	StorageURL   string   `name:"storage-url" group:"Services" env:"CRUCIBLE_STORAGE_URL" default:"http://127.0.0.1:8083" help:"Address of the storage service."`
+	ExecutorURLs []string `name:"executor-url" group:"Services" env:"CRUCIBLE_EXECUTOR_URLS" default:"http://127.0.0.1:8082" placeholder:"URL" help:"Address of an executor. May be repeated."`
+}
+
+// APIConfig is what crucible api needs.
+type APIConfig struct {
+	Listen string
+	Log
+	Queue
+	Siblings
+	Door
+	Keys
+	Token
+	Stop
+}
+
+// errNoRedis: without a common Redis, services cannot work together.
+var errNoRedis = errors.New("a Redis that all services share is needed: name it with --redis-url or CRUCIBLE_REDIS_URL (crucible up needs none)")
+
+// far is what an API and a worker share: the storage and a Redis elsewhere.
+type far struct {
+	redis *task.Redis
+	wires *live.Live
+	store eval.Store
+	blobs eval.Blobs
+}
+
+func (p *Platform) reach(ctx context.Context, queue Queue, siblings Siblings, token Token, rt *Runtime) (far, error) {
+	var f far
+	if queue.RedisURL == "" {
+		return f, errNoRedis
+	}
+	var err error
+	if f.redis, err = p.openRedis(ctx, queue, rt); err != nil {
+		return f, err
+	}
+	f.wires = live.New(f.redis.Client(), rt.Logger)
+	p.closeLater(f.wires.Close)
+	secret := token.ServiceToken.Reveal()
+	store, blobs := remote.NewStore(siblings.StorageURL, secret, nil), remote.NewBlobs(siblings.StorageURL, secret, nil)
+	p.closeLater(store.Close)
+	p.closeLater(blobs.Close)
+	f.store, f.blobs = live.Announcing(store, f.wires), blobs
+	p.fact("storage", "%s", siblings.StorageURL)
+	for _, u := range siblings.ExecutorURLs {
+		p.fact("executor", "%s", u)
+	}
+	return f, nil
+}
+
+// API builds the API alone. Storage, executors and Redis may be away when it
+// starts; it answers 503 until they are there.
+func API(ctx context.Context, cfg APIConfig, rt *Runtime) (_ *Platform, err error) {
+	p := &Platform{rt: rt}
+	defer func() {
+		if err != nil {
+			err = p.abandon(ctx, err)
+		}
+	}()
+	f, err := p.reach(ctx, cfg.Queue, cfg.Siblings, cfg.Token, rt)
+	if err != nil {
+		return nil, err
+	}
+	var executors []api.NamedExecutor
+	for _, u := range cfg.ExecutorURLs {
+		executors = append(executors, api.NamedExecutor{Name: u, Executor: remote.NewExecutor(u, cfg.ServiceToken.Reveal(), nil)})
+	}
+	door, err := api.New(apiConfig(cfg.Listen, cfg.Door, cfg.Keys), api.Deps{
+		Store: f.store, Blobs: f.blobs, Queue: task.NewQueue(f.redis), Notices: f.wires, Output: f.wires, Roster: f.wires,
+		Redis: f.redis, Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version, Executors: executors,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.Group, p.URL = service.NewGroup(rt.Logger, door), door.URL
+	return p, nil
+}
+
+// WorkerConfig is what crucible worker needs.
+type WorkerConfig struct {
+	Listen string
+	Log
+	Queue
+	Siblings
+	Work
+	Door
+	Token
+	Stop
+}
+
+// Worker builds a worker alone. It listens for health checks and metrics.
+func Worker(ctx context.Context, cfg WorkerConfig, rt *Runtime) (_ *Platform, err error) {
+	p := &Platform{rt: rt}
+	defer func() {
+		if err != nil {
+			err = p.abandon(ctx, err)
+		}
+	}()
+	f, err := p.reach(ctx, cfg.Queue, cfg.Siblings, cfg.Token, rt)
+	if err != nil {
+		return nil, err
+	}
+	var executors []worker.NamedExecutor
+	for _, u := range cfg.ExecutorURLs {
+		executors = append(executors, worker.NamedExecutor{Name: u, Executor: remote.NewExecutor(u, cfg.ServiceToken.Reveal(), nil)})
+	}
+	work, err := worker.New(workerConfig(cfg.Work, cfg.Stop, rt), worker.Deps{
+		Store: f.store, Blobs: f.blobs, Redis: f.redis, Live: f.wires, Logger: rt.Logger, Registry: rt.Registry, Executors: executors,
+	})
+	if err != nil {
+		return nil, err
+	}
+	health, err := httpkit.New(httpkit.Options{
+		Name: "worker", Listen: cfg.Listen, Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version,
+		// Nothing can be run here: there are only health and metrics.
+		AllowInsecure: true, AllowedHosts: cfg.AllowedHosts, Ready: work.Ready,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.Group, p.URL = service.NewGroup(rt.Logger, health, work), health.URL
+	return p, nil
+}
+
+// ExecutorConfig is what crucible executor needs.
+type ExecutorConfig struct {
+	Listen string
+	Log
+	Sandbox
+	Door
+	Token
+	Stop
+}
+
+// Executor builds an executor alone.
+func Executor(ctx context.Context, cfg ExecutorConfig, rt *Runtime) (_ *Platform, err error) {
+	p := &Platform{rt: rt}
+	defer func() {
+		if err != nil {
+			err = p.abandon(ctx, err)
+		}
+	}()
+	local, err := p.openExecutor(ctx, cfg.Sandbox, Keep{}, rt)
+	if err != nil {
+		return nil, err
+	}
+	door, err := executor.New(executor.ServiceConfig{
+		Listen: cfg.Listen, Tokens: secrets([]interface{ Reveal() string }{cfg.ServiceToken}),
+		AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts,
+	}, local, rt.Logger, rt.Registry)
+	if err != nil {
+		return nil, err
+	}
+	p.Group, p.URL = service.NewGroup(rt.Logger, door), door.URL
+	return p, nil
+}
+
+// StorageConfig is what crucible storage needs.
+type StorageConfig struct {
+	Listen string
+	Log
+	Keep
+	AutoMigrate bool `group:"Storage" env:"CRUCIBLE_AUTO_MIGRATE" help:"Bring a PostgreSQL database up to date at the start. Otherwise that is the work of crucible migrate."`
+	Door
+	Token
+	Stop
+}
+
+// Storage builds the storage alone.
+func Storage(ctx context.Context, cfg StorageConfig, rt *Runtime) (_ *Platform, err error) {
+	p := &Platform{rt: rt}
+	defer func() {
+		if err != nil {
+			err = p.abandon(ctx, err)
+		}
+	}()
+	backend, err := p.openStorage(ctx, cfg.Keep, cfg.AutoMigrate, rt.Logger)
+	if err != nil {
+		return nil, err
+	}
+	door, err := storage.New(storage.ServiceConfig{
+		Listen: cfg.Listen, Tokens: secrets([]interface{ Reveal() string }{cfg.ServiceToken}),
+		AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts,
+	}, backend, rt.Logger, rt.Registry)
+	if err != nil {
+		return nil, err
+	}
+	p.Group, p.URL = service.NewGroup(rt.Logger, door), door.URL
+	return p, nil
+}

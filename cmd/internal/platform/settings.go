@@ -1,0 +1,66 @@
+package platform
+
+import (
+	"time"
+
+	"github.com/crucible-eval/crucible/pkg/config"
+)
+
+// Log is how a program logs.
+type Log struct {
+	LogLevel  string `group:"Logging and tracing" env:"CRUCIBLE_LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"How much to log: ${enum}."`
+	LogFormat string `group:"Logging and tracing" env:"CRUCIBLE_LOG_FORMAT" default:"auto" enum:"auto,text,json" help:"How to log: text, json, or auto: text on a terminal, else json."`
+
+	OTLPEndpoint string  `name:"otlp-endpoint" group:"Logging and tracing" env:"CRUCIBLE_OTLP_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"Send traces to this OTLP/HTTP collector, such as http://127.0.0.1:4318. Without it nothing is traced."`
+	TraceRatio   float64 `group:"Logging and tracing" env:"CRUCIBLE_TRACE_RATIO" default:"1" help:"Which part of new traces to keep, 0 to 1."`
+}
+
+// Queue is where the queue lives.
+type Queue struct {
+	RedisURL config.URL `name:"redis-url" group:"Queue" env:"CRUCIBLE_REDIS_URL" placeholder:"URL" help:"The Redis of the queue: redis://[user:password@]host:port/db, or rediss:// for TLS. crucible up without it has a queue of its own in memory, which is rebuilt from the storage at each start."`
+}
+
+// Keep is where evaluations and large outputs are kept.
+type Keep struct {
+	Backend     string     `group:"Storage" env:"CRUCIBLE_BACKEND" default:"" enum:",memory,file,sqlite,postgres" placeholder:"NAME" help:"memory, file, sqlite or postgres. Default: postgres when there is a database URL, else sqlite."`
+	DataDir     string     `group:"Storage" env:"CRUCIBLE_DATA_DIR" placeholder:"DIR" type:"path" help:"Folder of everything that is kept in files. Default: crucible in $$XDG_DATA_HOME, which is ~/.local/share when not set."`
+	DatabaseURL config.URL `name:"database-url" group:"Storage" env:"CRUCIBLE_DATABASE_URL" placeholder:"URL" help:"PostgreSQL: postgres://user:password@host/database."`
+	BlobsURL    config.URL `name:"blobs-url" group:"Storage" env:"CRUCIBLE_BLOBS_URL" placeholder:"URL" help:"Where outputs above 64 KiB are kept: file:///folder, mem:// or s3://bucket?region=... Default: blobs in the data folder."`
+	Durable     bool       `group:"Storage" env:"CRUCIBLE_DURABLE" help:"Let SQLite wait for the disk at each commit, so that not even a power cut loses what was accepted."`
+}
+
+// Door is who may come in.
+type Door struct {
+	AllowInsecure bool     `group:"Access" env:"CRUCIBLE_ALLOW_INSECURE" help:"Listen beyond loopback without credentials: only behind something that authenticates."`
+	AllowedHosts  []string `name:"allowed-host" group:"Access" env:"CRUCIBLE_ALLOWED_HOSTS" placeholder:"HOST" help:"Names that are accepted in the Host header, besides those of loopback, when there are no credentials. May be repeated."`
+}
+
+// Keys are what clients of the API show.
+type Keys struct {
+	APIKeys         []config.Secret `name:"api-key" group:"Access" env:"CRUCIBLE_API_KEYS" placeholder:"KEY" help:"Credentials that clients of the API may send: KEY or NAME:KEY. May be repeated. Without any, none are needed and the API listens on loopback only."`
+	MonitorReadOnly bool            `group:"Access" env:"CRUCIBLE_MONITOR_READ_ONLY" help:"/monitor shows the queues and cannot change them."`
+}
+
+// Token is what the services show each other.
+type Token struct {
+	ServiceToken config.Secret `group:"Access" env:"CRUCIBLE_SERVICE_TOKEN" placeholder:"TOKEN" help:"Credential between the services. All of them need the same; without it executors and storages listen on loopback only."`
+}
+
+// Sandbox is how programs run.
+type Sandbox struct {
+	Slots        int    `group:"Execution" env:"CRUCIBLE_SLOTS" default:"0" help:"How many programs run at once. 0: one for each CPU."`
+	MinIsolation string `group:"Execution" env:"CRUCIBLE_MIN_ISOLATION" default:"" placeholder:"LEVEL" help:"Refuse to start in a sandbox weaker than this: gvisor, namespaces, namespaces-rlimit or landlock."`
+	LanguagesDir string `group:"Execution" env:"CRUCIBLE_LANGUAGES_DIR" default:"" placeholder:"DIR" type:"path" help:"Folder with language files (YAML) that are added to the built-in ones."`
+}
+
+// Work is how workers work.
+type Work struct {
+	Concurrency    int           `group:"Work" env:"CRUCIBLE_CONCURRENCY" default:"0" help:"How many evaluations a worker has in hand at once. 0: as many as its executors have slots."`
+	Lease          time.Duration `group:"Work" env:"CRUCIBLE_LEASE" default:"15s" help:"How long an evaluation stays with a worker that is not heard of."`
+	ReconcileEvery time.Duration `group:"Work" env:"CRUCIBLE_RECONCILE_EVERY" default:"250ms" help:"How often a worker looks for evaluations that were forgotten."`
+}
+
+// Stop is how a program ends.
+type Stop struct {
+	DrainTimeout time.Duration `group:"Work" env:"CRUCIBLE_DRAIN_TIMEOUT" default:"30s" help:"How long running programs may go on after SIGTERM. What has not ended then is queued again."`
+}
