@@ -63,12 +63,23 @@ func TestStores(t *testing.T) {
 		"sqlite": func(_ *testing.T, now func() time.Time) storage.Config {
 			return storage.Config{Backend: storage.SQLite, Now: now}
 		},
-		"postgres": func(t *testing.T, now func() time.Time) storage.Config { return postgres(t, now) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			evaltest.TestStore(t, func(t *testing.T, now func() time.Time) eval.Store { return open(t, config(t, now)).Store })
 		})
 	}
+}
+
+// The suite shares one database: making one for each test takes most of the time.
+func TestPostgresStore(t *testing.T) {
+	cfg := postgres(t, nil)
+	evaltest.TestStore(t, func(t *testing.T, now func() time.Time) eval.Store {
+		cfg.Now = now
+		cfg.DataDir = t.TempDir()
+		b := open(t, cfg)
+		execute(t, cfg, `TRUNCATE evaluations, programs, tags, attempts, evaluation_events, dead_letters, idempotency_keys`)
+		return b.Store
+	})
 }
 
 func TestRemoteStores(t *testing.T) {
