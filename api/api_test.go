@@ -252,3 +252,13 @@ func accepted(stdout string) eval.Outcome {
 func broken(message string) eval.Outcome {
 	return eval.Outcome{Failure: &eval.Failure{Kind: eval.KindInvalid, Message: message}}
 }
+
+// waiters waits until so many requests wait.
+func (p *platform) waiters(n int64) {
+	p.t.Helper()
+	testkit.Eventually(p.t, func() bool {
+		var stats struct{ Waiters int64 }
+		p.get("/api/v1/stats").decode(&stats)
+		return stats.Waiters >= n
+	}, "requests to wait")
+}

@@ -159,7 +159,7 @@ func (f *follower) wait(ctx context.Context, wake <-chan struct{}, look <-chan t
 
 func (f *follower) state(ctx context.Context, e eval.Event) bool {
 	f.at.seq = e.Seq
-	return say(ctx, f.out, message{eventState, viewEvent(e), f.moved()})
+	return say(ctx, f.out, message{string(e.Type), viewEvent(e), f.moved()})
 }
 
 func (f *follower) output(ctx context.Context, c eval.OutputChunk) bool {
@@ -168,7 +168,7 @@ func (f *follower) output(ctx context.Context, c eval.OutputChunk) bool {
 	if c.Stream == "stderr" {
 		name = eventStderr
 	}
-	return say(ctx, f.out, message{name, Output{f.key.ID, c.Attempt, c.Offset, c.Data, c.At}, f.moved()})
+	return say(ctx, f.out, message{name, Output{f.key.ID, c.Attempt, name, c.Offset, c.Data, c.At}, f.moved()})
 }
 
 func (f *follower) moved() func() {

@@ -12,11 +12,11 @@ import (
 	"github.com/crucible-eval/crucible/pkg/httpkit"
 )
 
-// Names of the events on streams.
+// Names of the events on streams. A change of an evaluation that is followed
+// has the name of its type: queued, running, completed...
 const (
 	eventReady      = "ready"      // the subscription holds from here on
-	eventState      = "state"      // a change of the evaluation that is followed
-	eventStdout     = "stdout"     // output of it
+	eventStdout     = "stdout"     // output of an evaluation that is followed
 	eventStderr     = "stderr"     //
 	eventEvaluation = "evaluation" // a change of any evaluation
 	eventQueues     = "queues"     // the numbers of the queues, when they change

@@ -203,6 +203,7 @@ func viewEvent(e eval.Event) Event {
 type Output struct {
 	ID      eval.ID    `json:"id"`
 	Attempt int        `json:"attempt"`
+	Stream  string     `json:"stream"` // stdout or stderr
 	Offset  int64      `json:"offset"` // of the first byte in its stream
 	Data    eval.Bytes `json:"data"`
 	At      time.Time  `json:"at"`
