@@ -1,0 +1,149 @@
+package task_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/task"
+	"github.com/crucible-eval/crucible/pkg/testkit"
+)
+
+func TestADispatchThatEndedIsHandedOutAgainWhenAskedFor(t *testing.T) {
+	for name, ends := range map[string]error{
+		"completed": nil,
+		"archived":  &task.Failure{Err: errors.New("given up"), Final: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, r *task.Redis) {
+				queue, got := task.NewQueue(r), make(chan int, 10)
+				serve(t, r, 1, func(_ context.Context, d eval.Dispatch) (string, error) {
+					got <- d.Seq
+					return "", ends
+				})
+				require.NoError(t, queue.Enqueue(t.Context(), dispatch("a")))
+				require.Equal(t, 1, <-got)
+				testkit.Eventually(t, func() bool { i := info(t, r); return i.Active == 0 && i.Completed+i.Archived == 1 }, "the task has ended")
+				require.NoError(t, queue.Enqueue(t.Context(), dispatch("a")))
+				require.Equal(t, 1, <-got)
+			})
+		})
+	}
+}
+
+func TestADispatchInADeadWorkersHandDoesNotBlockItsEvaluation(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *task.Redis) {
+		queue := task.NewQueue(r)
+		first, goOn := make(chan struct{}), make(chan struct{})
+		second := make(chan eval.Dispatch, 1)
+		serve(t, r, 2, func(_ context.Context, d eval.Dispatch) (string, error) {
+			select {
+			case <-first:
+				second <- d
+			default:
+				close(first)
+				<-goOn // as good as dead
+			}
+			return "", nil
+		})
+		defer close(goOn)
+		require.NoError(t, queue.Enqueue(t.Context(), dispatch("a")))
+		<-first
+		began := time.Now()
+		require.NoError(t, queue.Enqueue(t.Context(), dispatch("a")))
+		require.Equal(t, dispatch("a"), <-second)
+		require.Less(t, time.Since(began), 5*time.Second, "asynq by itself takes 108 s")
+	})
+}
+
+func TestADispatchThatWaitsForItsRetryStartsWhenItIsDue(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *task.Redis) {
+		queue, got := task.NewQueue(r), make(chan bool, 10)
+		serve(t, r, 1, func(ctx context.Context, _ eval.Dispatch) (string, error) {
+			got <- task.Redelivered(ctx)
+			return "", &task.Failure{Err: errors.New("store away"), Delay: time.Hour}
+		})
+		require.NoError(t, queue.Enqueue(t.Context(), dispatch("a")))
+		require.False(t, <-got)
+		testkit.Eventually(t, func() bool { return info(t, r).Retry == 1 }, "it waits for its retry")
+		require.NoError(t, queue.Enqueue(t.Context(), dispatch("a")))
+		require.True(t, <-got)
+	})
+}
+
+func TestRemainsOfATaskDoNotBlockItsEvaluation(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *task.Redis) {
+		queue := task.NewQueue(r)
+		later := dispatch("a")
+		later.RunAt = time.Now().Add(time.Hour)
+		require.NoError(t, queue.Enqueue(t.Context(), later))
+		require.NoError(t, r.Client().Del(t.Context(), "asynq:{default}:scheduled").Err()) // as an eviction does
+		require.NoError(t, queue.Enqueue(t.Context(), dispatch("a")))
+		require.Equal(t, dispatch("a"), <-receive(t, r))
+	})
+}
+
+func TestUrgentWorkComesFirstAndNothingStarves(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *task.Redis) {
+		queue := task.NewQueue(r)
+		const each = 60
+		for _, p := range eval.Priorities() {
+			for n := range each {
+				d := dispatch(string(p) + "-" + string(rune('A'+n)))
+				d.Priority = p
+				require.NoError(t, queue.Enqueue(t.Context(), d))
+			}
+		}
+		got := receive(t, r)
+		sum, low := map[eval.Priority]int{}, 0
+		for i := range 4 * each {
+			d := <-got
+			sum[d.Priority] += i
+			if d.Priority == eval.PriorityLow && i < 2*each {
+				low++
+			}
+		}
+		require.Less(t, sum[eval.PriorityCritical], sum[eval.PriorityHigh])
+		require.Less(t, sum[eval.PriorityHigh], sum[eval.PriorityLow])
+		require.Less(t, sum[eval.PriorityDefault], sum[eval.PriorityLow])
+		require.Positive(t, low, "low work moves while there is urgent work")
+	})
+}
+
+func TestAnOutageDoesNotSlowThoseWhoSubmit(t *testing.T) {
+	for name, hurt := range map[string]func(*testkit.RedisServer){
+		"stopped": func(s *testkit.RedisServer) { s.Stop() },
+		"frozen":  func(s *testkit.RedisServer) { s.Pause() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := testkit.Redis(t)
+			r := connect(t, server.URL)
+			queue := task.NewQueue(r)
+			require.NoError(t, queue.Enqueue(t.Context(), dispatch("a")))
+			hurt(server)
+			began := time.Now()
+			for range 200 {
+				err := queue.Enqueue(t.Context(), dispatch("b"))
+				require.True(t, eval.IsKind(err, eval.KindUnavailable), "%v", err)
+			}
+			require.Less(t, time.Since(began), 1500*time.Millisecond)
+			server.Resume()
+			server.Start()
+			testkit.Eventually(t, func() bool { return queue.Enqueue(t.Context(), dispatch("b")) == nil }, "the queue is back")
+			require.Equal(t, eval.ID("b"), lastOf(receive(t, r)).ID)
+		})
+	}
+}
+
+// lastOf takes until b comes; a is gone with a Redis that was stopped.
+func lastOf(got <-chan eval.Dispatch) eval.Dispatch {
+	d := <-got
+	if d.ID == "a" {
+		d = <-got
+	}
+	return d
+}
