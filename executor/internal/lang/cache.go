@@ -22,6 +22,8 @@ const (
 	cacheBox = "/opt/crucible/"
 	// cacheTimeout bounds the making of one.
 	cacheTimeout = 15 * time.Minute
+	// cacheUnused is how long a cache of another toolchain is kept.
+	cacheUnused = 30 * 24 * time.Hour
 	// maxCacheOutput bounds what it prints.
 	maxCacheOutput = 4 << 20
 )
@@ -33,8 +35,13 @@ func (t *Toolchain) prepareCache(ctx context.Context, dir string) error {
 	if t.Cache == nil {
 		return nil
 	}
-	final := filepath.Join(dir, t.ID+"-"+t.stamp)
+	recipe, err := json.Marshal(t.Cache)
+	if err != nil {
+		return err
+	}
+	final := filepath.Join(dir, t.ID+"-"+digest(recipe, []byte(t.tools)))
 	box := cacheBox + t.ID
+	t.sweep(dir, final)
 	if _, err := os.Stat(final); errors.Is(err, fs.ErrNotExist) {
 		if err := t.makeCache(ctx, dir, final, box); err != nil {
 			return fmt.Errorf("prepare its standard library: %w", err)
@@ -42,9 +49,23 @@ func (t *Toolchain) prepareCache(ctx context.Context, dir string) error {
 	} else if err != nil {
 		return err
 	}
+	now := time.Now()
+	_ = os.Chtimes(final, now, now) // it is in use
 	t.Binds = append(t.Binds, sandbox.Bind{Host: final, Box: box})
 	t.vars["cache"] = box
 	return nil
+}
+
+// sweep removes caches of the language that no executor has used for long,
+// and what was left half made.
+func (t *Toolchain) sweep(dir, keep string) {
+	names, _ := filepath.Glob(filepath.Join(dir, t.ID+"-*"))
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err == nil && info.IsDir() && name != keep && time.Since(info.ModTime()) > cacheUnused {
+			_ = os.RemoveAll(name)
+		}
+	}
 }
 
 func (t *Toolchain) makeCache(ctx context.Context, dir, final, box string) (err error) {

@@ -21,7 +21,8 @@ type Toolchain struct {
 
 	vars  map[string]string
 	path  string // PATH in boxes
-	stamp string // changes when a tool does
+	tools string // changes when a tool does
+	stamp string // changes when a tool or the definition does
 }
 
 // Source is a program laid out in its work folder.
@@ -171,7 +172,7 @@ func substitute(arg string, vars map[string]string) string {
 func assemble(d *Definition, tools map[string]found) *Toolchain {
 	t := &Toolchain{Definition: d, vars: map[string]string{"goarch": runtime.GOARCH}}
 	folders := []string{}
-	stamp := [][]byte{[]byte(d.digest)}
+	var stamps [][]byte
 	bind := func(b sandbox.Bind) {
 		if !slices.Contains(t.Binds, b) {
 			t.Binds = append(t.Binds, b)
@@ -180,7 +181,7 @@ func assemble(d *Definition, tools map[string]found) *Toolchain {
 	for _, tool := range d.Toolchain {
 		f := tools[tool.Name]
 		t.vars[tool.Name], t.vars[tool.Name+"_prefix"] = f.path, f.prefix
-		stamp = append(stamp, []byte(f.stamp))
+		stamps = append(stamps, []byte(f.stamp))
 		for _, b := range f.binds() {
 			bind(b)
 		}
@@ -201,6 +202,7 @@ func assemble(d *Definition, tools map[string]found) *Toolchain {
 			folders = append(folders, dir)
 		}
 	}
-	t.path, t.stamp = strings.Join(folders, ":"), digest(stamp...)
+	t.path, t.tools = strings.Join(folders, ":"), digest(stamps...)
+	t.stamp = digest([]byte(d.digest), []byte(t.tools))
 	return t
 }
