@@ -32,7 +32,7 @@ func provider(db *sql.DB, d dialect) (*goose.Provider, error) {
 	if d.name == postgresDialect.name {
 		kind = goose.DialectPostgres
 		// Several replicas may start at once: one migrates, the others wait.
-		locker, err := lock.NewPostgresSessionLocker()
+		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60)) // each second, for a minute
 		if err != nil {
 			return nil, err
 		}
