@@ -18,6 +18,7 @@ import (
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
+	_ "gocloud.dev/blob/s3blob" // s3://bucket
 	"gocloud.dev/gcerrors"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
