@@ -51,6 +51,7 @@ type Grammar struct {
 	Isolation   IsolationCmd   `cmd:"" group:"use" help:"Show what the sandbox enforces."`
 	Workers     WorkersCmd     `cmd:"" group:"use" help:"List the workers and what they do."`
 
+	Demo    DemoCmd    `cmd:"" group:"try" help:"Run the demonstrations and check their outcomes."`
 	Version VersionCmd `cmd:"" group:"try" help:"Print the version."`
 }
 

@@ -3,7 +3,6 @@ package platform
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 
 	"github.com/crucible-eval/crucible/api"
 	"github.com/crucible-eval/crucible/executor"
@@ -45,7 +44,7 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 	if err != nil {
 		return nil, err
 	}
-	local, err := p.openExecutor(ctx, cfg.Sandbox, cfg.Keep, rt)
+	local, err := p.openExecutor(ctx, cfg.Sandbox, rt)
 	if err != nil {
 		return nil, err
 	}
@@ -87,8 +86,8 @@ func (p *Platform) openRedis(ctx context.Context, cfg Queue, rt *Runtime) (*task
 	return redis, nil
 }
 
-func (p *Platform) openExecutor(ctx context.Context, cfg Sandbox, keep Keep, rt *Runtime) (*executor.Local, error) {
-	local, err := executor.Open(ctx, executorConfig(cfg, keep, rt), rt.Logger, rt.Registry)
+func (p *Platform) openExecutor(ctx context.Context, cfg Sandbox, rt *Runtime) (*executor.Local, error) {
+	local, err := executor.Open(ctx, executorConfig(cfg, rt), rt.Logger, rt.Registry)
 	if err != nil {
 		return nil, err
 	}
@@ -101,12 +100,8 @@ func (p *Platform) openExecutor(ctx context.Context, cfg Sandbox, keep Keep, rt 
 	return local, nil
 }
 
-func executorConfig(cfg Sandbox, keep Keep, rt *Runtime) executor.Config {
-	c := executor.Config{Version: rt.Version, Slots: cfg.Slots, MinIsolation: cfg.MinIsolation, LanguagesDir: cfg.LanguagesDir}
-	if keep.DataDir != "" { // else the user's cache folder
-		c.CacheDir = filepath.Join(keep.DataDir, "cache")
-	}
-	return c
+func executorConfig(cfg Sandbox, rt *Runtime) executor.Config {
+	return executor.Config{Version: rt.Version, Slots: cfg.Slots, MinIsolation: cfg.MinIsolation, LanguagesDir: cfg.LanguagesDir}
 }
 
 func workerConfig(cfg Work, stop Stop, rt *Runtime) worker.Config {

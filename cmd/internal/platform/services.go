@@ -160,7 +160,7 @@ func Executor(ctx context.Context, cfg ExecutorConfig, rt *Runtime) (_ *Platform
 			err = p.abandon(ctx, err)
 		}
 	}()
-	local, err := p.openExecutor(ctx, cfg.Sandbox, Keep{}, rt)
+	local, err := p.openExecutor(ctx, cfg.Sandbox, rt)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +200,7 @@ func Storage(ctx context.Context, cfg StorageConfig, rt *Runtime) (_ *Platform, 
 	}
 	door, err := storage.New(storage.ServiceConfig{
 		Listen: cfg.Listen, Tokens: secrets([]interface{ Reveal() string }{cfg.ServiceToken}),
-		AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts,
+		AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts, Version: rt.Version,
 	}, backend, rt.Logger, rt.Registry)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,4 @@
+print("taking memory until there is none", flush=True)
+held = []
+while True:
+    held.append(bytearray(8 << 20))
