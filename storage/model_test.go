@@ -1,0 +1,131 @@
+package storage_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/eval/evaltest"
+	"github.com/crucible-eval/crucible/pkg/memory"
+	"github.com/crucible-eval/crucible/storage"
+)
+
+func requireSameJSON(t require.TestingT, want, got any, message ...any) {
+	w, err := json.Marshal(want)
+	require.NoError(t, err)
+	g, err := json.Marshal(got)
+	require.NoError(t, err)
+	require.JSONEq(t, string(w), string(g), message...)
+}
+
+// Whatever is asked, in whatever order, a database answers as memory does.
+func TestDatabasesBehaveAsMemoryDoes(t *testing.T) {
+	databases(t, func(t *testing.T, cfg storage.Config) {
+		clock := evaltest.NewClock()
+		cfg.Now = clock.Now
+		b := open(t, cfg)
+		round := 0
+		rapid.Check(t, func(rt *rapid.T) {
+			round++
+			model := memory.NewStore(memory.Options{Now: clock.Now})
+			project := fmt.Sprint("project-", round)
+			for range rapid.IntRange(1, 25).Draw(rt, "steps") {
+				op := drawOp(rt, project)
+				want, got := op.call(model), op.call(b.Store)
+				requireSameJSON(rt, want, got, op.name)
+				clock.Advance(time.Duration(rapid.IntRange(0, 2).Draw(rt, "seconds")) * time.Second)
+			}
+			for _, s := range []eval.Status{"", eval.Queued, eval.Running, eval.Completed, eval.Failed, eval.Cancelled} {
+				q := eval.Query{Project: project}
+				if s != "" {
+					q.Status = []eval.Status{s}
+				}
+				want, err := model.List(t.Context(), q)
+				require.NoError(rt, err)
+				got, err := b.Store.List(t.Context(), q)
+				require.NoError(rt, err)
+				requireSameJSON(rt, want, got)
+			}
+			want, err := model.Stats(t.Context(), project)
+			require.NoError(rt, err)
+			got, err := b.Store.Stats(t.Context(), project)
+			require.NoError(rt, err)
+			requireSameJSON(rt, want, got)
+		})
+	})
+}
+
+type op struct {
+	name string
+	call func(eval.Store) any
+}
+
+// answer is what a call came to: its value, or the kind and words of its error.
+func answer(v any, err error) any {
+	if e, ok := err.(*eval.Error); ok {
+		return []any{e.Kind, e.Message, e.Status}
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return v
+}
+
+func drawOp(rt *rapid.T, project string) op {
+	ctx := rt.Context()
+	key := eval.Key{Project: project, ID: eval.ID(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "id"))}
+	l := eval.Lease{Key: key, Attempt: rapid.IntRange(0, 3).Draw(rt, "attempt")}
+	outcome := rapid.SampledFrom([]eval.Outcome{
+		{}, {Cancelled: true}, {Result: &eval.Result{Verdict: eval.TimeLimit, Cause: eval.CauseWall}},
+		{Failure: &eval.Failure{Kind: eval.KindInvalid, Message: "no"}}, {Failure: &eval.Failure{Kind: eval.KindStopping}},
+		{Failure: &eval.Failure{Kind: eval.KindFull}, RetryAfter: time.Second}, {Failure: &eval.Failure{Kind: eval.KindSandbox}},
+	}).Draw(rt, "outcome")
+	switch name := rapid.SampledFrom([]string{"create", "claim", "beat", "finish", "finish", "cancel", "get", "events", "attempts", "retry", "dead", "bury"}).Draw(rt, "op"); name {
+	case "create":
+		e := eval.Evaluation{Key: key, Spec: eval.Spec{Program: eval.Program{Language: "c", Code: eval.Bytes("x")}, RetryPolicy: eval.PolicyConservative}}
+		sub := eval.Submission{Evaluations: []eval.Evaluation{e}, IdempotencyKey: rapid.SampledFrom([]string{"", "", "k"}).Draw(rt, "key"),
+			Fingerprint: rapid.SampledFrom([]string{"f", "g"}).Draw(rt, "fingerprint")}
+		return op{name, func(s eval.Store) any {
+			created, replayed, err := s.Create(ctx, sub)
+			return answer([]any{created, replayed}, err)
+		}}
+	case "claim":
+		return op{name, func(s eval.Store) any { return answer(s.Claim(ctx, key, "w", 3*time.Second)) }}
+	case "beat":
+		return op{name, func(s eval.Store) any { return answer(s.Beat(ctx, l, 3*time.Second)) }}
+	case "finish":
+		return op{name, func(s eval.Store) any { return answer(s.Finish(ctx, l, outcome)) }}
+	case "cancel":
+		return op{name, func(s eval.Store) any { return answer(s.Cancel(ctx, key, "because")) }}
+	case "get":
+		return op{name, func(s eval.Store) any { return answer(s.Get(ctx, key)) }}
+	case "events":
+		return op{name, func(s eval.Store) any {
+			events, err := s.Events(ctx, key, int64(l.Attempt), 3)
+			all := []eval.Event{}
+			for _, e := range events {
+				e.Cursor = 0 // each store has its own
+				all = append(all, e)
+			}
+			return answer(all, err)
+		}}
+	case "attempts":
+		return op{name, func(s eval.Store) any {
+			attempts, err := s.Attempts(ctx, key)
+			return answer(append([]eval.Attempt{}, attempts...), err)
+		}}
+	case "retry":
+		return op{name, func(s eval.Store) any { return answer(s.Retry(ctx, key, "a")) }}
+	case "dead":
+		return op{name, func(s eval.Store) any {
+			return answer(s.ListDeadLetters(ctx, eval.DeadLetterQuery{Project: project, Limit: 2}))
+		}}
+	default:
+		return op{name, func(s eval.Store) any { return answer(nil, s.DeleteDeadLetter(ctx, key)) }}
+	}
+}
