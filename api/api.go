@@ -63,6 +63,7 @@ type Deps struct {
 type Service struct {
 	*service.Group
 	server  *httpkit.Server
+	routes  *rest.API
 	monitor *monitor.Monitor
 }
 
@@ -71,6 +72,10 @@ func New(cfg Config, d Deps) (*Service, error) {
 	cfg = cfg.withDefaults()
 	if d.Store == nil || d.Queue == nil {
 		return nil, errors.New("api: a store and a queue are required")
+	}
+	keys, err := cfg.keys()
+	if err != nil {
+		return nil, err
 	}
 	log := cmp.Or(d.Logger, slog.New(slog.DiscardHandler))
 	if d.Registry == nil {
@@ -83,7 +88,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 	known := catalog.New(d.Executors)
 	server, err := httpkit.New(httpkit.Options{
 		Name: "api", Listen: cfg.Listen, Logger: log, Registry: d.Registry, BodyLimit: cfg.BodyLimit,
-		Tokens: cfg.keys(), AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts,
+		Tokens: keys, AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts,
 		Ready: func(ctx context.Context) error {
 			_, err := d.Store.Feed(ctx, eval.DefaultProject, -1, 1)
 			return err
@@ -112,7 +117,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 		return nil, err
 	}
 	pages.Routes(server.Echo())
-	s := &Service{server: server}
+	s := &Service{server: server, routes: routes}
 	if d.Redis != nil {
 		s.monitor = monitor.New(d.Redis.ConnOpt(), cfg.MonitorReadOnly)
 		s.monitor.Routes(server.Echo())
@@ -137,6 +142,7 @@ func (s *Service) Drain() { s.server.Drain() }
 // Stop implements service.Service.
 func (s *Service) Stop(ctx context.Context) error {
 	err := s.Group.Stop(ctx)
+	s.routes.Wait()
 	if s.monitor != nil {
 		err = errors.Join(err, s.monitor.Close())
 	}

@@ -21,9 +21,6 @@ import (
 	"github.com/crucible-eval/crucible/pkg/testkit"
 )
 
-// checked sends the requests of all tests.
-var checked = &http.Client{}
-
 // platform is an API over a real store, a real queue and a Redis inside the
 // process. Tests play the worker.
 type platform struct {
@@ -65,6 +62,7 @@ func start(t testing.TB, options ...option) *platform {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
+		checked.CloseIdleConnections() // the server waits for those that it has not seen used
 		require.NoError(t, p.api.Stop(ctx))
 	})
 	p.url = p.api.URL()

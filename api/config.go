@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"fmt"
 	"strings"
 	"time"
 
@@ -53,17 +54,16 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// keys are the configured keys without their names. A key without a name has
-// no colon, so the last part is the key in both forms.
-func (c Config) keys() []string {
+// keys are the configured keys without their names. A key has no colon, so
+// what follows the last one is the key in both forms.
+func (c Config) keys() ([]string, error) {
 	var keys []string
-	for _, k := range c.APIKeys {
-		if _, key, named := strings.Cut(k, ":"); named {
-			k = key
+	for i, k := range c.APIKeys {
+		k = strings.TrimSpace(k[strings.LastIndex(k, ":")+1:])
+		if k == "" {
+			return nil, fmt.Errorf("API key %d is empty: give KEY, or NAME:KEY", i+1)
 		}
-		if k = strings.TrimSpace(k); k != "" {
-			keys = append(keys, k)
-		}
+		keys = append(keys, k)
 	}
-	return keys
+	return keys, nil
 }

@@ -61,6 +61,13 @@ func (s *sse) next() (e sent, ok bool) {
 			e.event = value
 		case "data":
 			require.NoError(s.t, json.Unmarshal([]byte(value), &e.data), value)
+			switch e.event {
+			case "stdout", "stderr":
+				fits(s.t, "Output", value)
+			case "ready", "queues":
+			default:
+				fits(s.t, "Event", value)
+			}
 		case "":
 			if e.event != "" {
 				return e, true

@@ -97,9 +97,8 @@ type follower struct {
 	sent *place
 	out  chan<- message
 
-	chunks  chan eval.OutputChunk
-	cancel  context.CancelFunc
-	stopped chan struct{}
+	chunks chan eval.OutputChunk
+	cancel context.CancelFunc
 }
 
 func (f *follower) run(ctx context.Context) {
@@ -194,15 +193,17 @@ func (f *follower) rest(ctx context.Context) bool {
 	}
 }
 
-// startReading reads the output log in a goroutine that stopReading ends.
+// startReading reads the output log in a goroutine that stopReading ends. A
+// read that waits ends late, which must not delay the last event: the API
+// waits for the goroutine when it stops.
 func (f *follower) startReading(ctx context.Context) {
 	if f.chunks != nil || f.api.Output == nil {
 		return
 	}
 	ctx, f.cancel = context.WithCancel(ctx)
-	f.chunks, f.stopped = make(chan eval.OutputChunk), make(chan struct{})
-	go func(after string, chunks chan<- eval.OutputChunk, stopped chan<- struct{}) {
-		defer close(stopped)
+	f.chunks = make(chan eval.OutputChunk)
+	after, chunks := f.at.position, f.chunks
+	f.api.readers.Go(func() {
 		for ctx.Err() == nil {
 			read, err := f.api.Output.Read(ctx, f.key, after, outputWait)
 			if err != nil {
@@ -223,14 +224,11 @@ func (f *follower) startReading(ctx context.Context) {
 				}
 			}
 		}
-	}(f.at.position, f.chunks, f.stopped)
+	})
 }
 
 func (f *follower) stopReading() {
-	if f.cancel == nil {
-		return
+	if f.cancel != nil {
+		f.cancel()
 	}
-	f.cancel()
-	<-f.stopped
-	f.cancel = nil
 }

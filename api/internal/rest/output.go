@@ -3,6 +3,7 @@ package rest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/problem"
 )
 
 const partCompile = "?phase=compile"
@@ -97,8 +99,40 @@ func (a *API) output(c echo.Context) error {
 	if e.FinishedAt != nil {
 		ended = *e.FinishedAt
 	}
-	http.ServeContent(c.Response(), c.Request(), "", ended, content)
+	w := &rangeWriter{ResponseWriter: c.Response(), size: s.Bytes}
+	http.ServeContent(w, c.Request(), "", ended, content)
 	return nil
+}
+
+// rangeWriter turns the refusal of a range, which http.ServeContent writes as
+// text, into a problem.
+type rangeWriter struct {
+	http.ResponseWriter
+	size    int64
+	refused bool
+}
+
+func (w *rangeWriter) WriteHeader(status int) {
+	if status != http.StatusRequestedRangeNotSatisfiable {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	w.refused = true
+	p := problem.From(eval.Invalid([]eval.FieldError{{Field: "Range", Message: fmt.Sprintf("asks for what is not there: the output has %d bytes", w.size)}}))
+	p.Status, p.Title = status, "There are no such bytes"
+	h := w.Header()
+	h.Set(echo.HeaderContentType, problem.MediaType)
+	h.Del(echo.HeaderContentLength)
+	h.Del("Content-Disposition")
+	w.ResponseWriter.WriteHeader(status)
+	_ = json.NewEncoder(w.ResponseWriter).Encode(p) // a client that is gone needs no problem
+}
+
+func (w *rangeWriter) Write(p []byte) (int, error) {
+	if w.refused {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
 }
 
 func (a *API) open(ctx context.Context, s eval.Stream) (io.ReadSeekCloser, error) {

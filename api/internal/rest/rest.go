@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -66,6 +67,7 @@ type API struct {
 	waiting atomic.Int64
 	streams atomic.Int64
 	numbers numbers
+	readers sync.WaitGroup // of output logs
 }
 
 // New returns the handlers.
@@ -73,7 +75,7 @@ func New(o Options) *API { return &API{Options: o, began: time.Now()} }
 
 // Routes adds the routes below /api/v1.
 func (a *API) Routes(e *echo.Echo) {
-	v1 := e.Group("/api/v1")
+	v1 := e.Group("/api/v1", linger)
 
 	v1.POST("/evaluations", a.submit)
 	v1.POST("/evaluations/batch", a.submitBatch, httpkit.BodyLimit(a.BatchBodyLimit))
@@ -105,6 +107,10 @@ func (a *API) Routes(e *echo.Echo) {
 	v1.GET("/limits", a.limits)
 	v1.GET("/storage", a.storage)
 }
+
+// Wait returns when nothing that streams left behind runs any more. It is
+// called after the server has stopped.
+func (a *API) Wait() { a.readers.Wait() }
 
 // stopping tells whether the server shuts down.
 func (a *API) stopping() bool {

@@ -51,7 +51,7 @@ func (a *API) submit(c echo.Context) error {
 	if len(bad) > 0 {
 		return eval.Invalid(bad)
 	}
-	created, replayed, err := a.create(ctx, []eval.Spec{spec}, []eval.Spec{granted}, "", key)
+	created, replayed, err := a.create(c, []eval.Spec{spec}, []eval.Spec{granted}, "", key)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (a *API) submitBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	created, replayed, err := a.create(ctx, asked, granted, id.String(), key)
+	created, replayed, err := a.create(c, asked, granted, id.String(), key)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,8 @@ func (a *API) submitBatch(c echo.Context) error {
 
 // create writes the granted specs as evaluations and hands them to the queue.
 // asked is what the client sent: the same again is the same request.
-func (a *API) create(ctx context.Context, asked, granted []eval.Spec, batch, key string) ([]eval.Evaluation, bool, error) {
+func (a *API) create(c echo.Context, asked, granted []eval.Spec, batch, key string) ([]eval.Evaluation, bool, error) {
+	ctx := c.Request().Context()
 	sub := eval.Submission{IdempotencyKey: key, Evaluations: make([]eval.Evaluation, len(granted))}
 	if key != "" {
 		print, err := fingerprint(batch != "", asked)
@@ -142,7 +143,7 @@ func (a *API) create(ctx context.Context, asked, granted []eval.Spec, batch, key
 		}
 		sub.Fingerprint = print
 	}
-	traceparent := traceOf(ctx)
+	traceparent := traceOf(ctx, c.Request().Header)
 	for i, spec := range granted {
 		id, err := uuid.NewV7()
 		if err != nil {
@@ -231,9 +232,13 @@ func markReplay(c echo.Context, replayed bool) {
 	}
 }
 
-// traceOf is the W3C traceparent of the request, or "".
-func traceOf(ctx context.Context) string {
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
+// traceOf is the W3C traceparent of the request's span, or of the client's
+// when this server traces nothing, or "".
+func traceOf(ctx context.Context, h http.Header) string {
+	w3c, carrier := propagation.TraceContext{}, propagation.MapCarrier{}
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		ctx = w3c.Extract(ctx, propagation.HeaderCarrier(h))
+	}
+	w3c.Inject(ctx, carrier)
 	return carrier["traceparent"]
 }

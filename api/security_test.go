@@ -1,0 +1,170 @@
+package api_test
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crucible-eval/crucible/api"
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+// endless is a body that never ends, and counts what is taken of it.
+type endless struct{ taken int64 }
+
+func (e *endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'a'
+	}
+	e.taken += int64(len(p))
+	return len(p), nil
+}
+
+func TestBadBodiesAreNamedAndStoreNothing(t *testing.T) {
+	p := start(t)
+	for name, test := range map[string]struct {
+		body   string
+		fields []string
+	}{
+		"unknown field":           {`{"language":"python","code":"1","colour":"red"}`, []string{"colour"}},
+		"unknown field below":     {`{"language":"python","code":"1","limits":{"wall":1}}`, []string{"limits.wall"}},
+		"unknown field in a test": {`{"language":"python","code":"1","tests":[{"stdin":""},{"input":"1"}]}`, []string{"tests[1].input"}},
+		"several at once":         {`{"langage":"python","code":5,"limits":{"wall_ms":"1"}}`, []string{"code", "langage", "limits.wall_ms"}},
+		"unknown language":        {`{"language":"klingon","code":"1"}`, []string{"language"}},
+		"language not available":  {`{"language":"cobol","code":"1"}`, []string{"language"}},
+		"no language":             {`{"code":"1"}`, []string{"language"}},
+		"empty code":              {`{"language":"python","code":""}`, []string{"code"}},
+		"no code":                 {`{"language":"python"}`, []string{"code"}},
+		"code and files":          {`{"language":"python","code":"1","files":{"a.py":"1"}}`, []string{"files"}},
+		"path out of the box":     {`{"language":"python","files":{"../a.py":"1"}}`, []string{`files["../a.py"]`}},
+		"negative limit":          {`{"language":"python","code":"1","limits":{"wall_ms":-5}}`, []string{"limits.wall_ms"}},
+		"absurd limit":            {`{"language":"python","code":"1","limits":{"memory_bytes":1e308}}`, []string{"limits.memory_bytes"}},
+		"beyond the policy":       {`{"language":"python","code":"1","limits":{"wall_ms":99999999,"processes":100000}}`, []string{"limits.wall_ms", "limits.processes"}},
+		"fraction":                {`{"language":"python","code":"1","limits":{"wall_ms":1.5}}`, []string{"limits.wall_ms"}},
+		"limits is no object":     {`{"language":"python","code":"1","limits":[]}`, []string{"limits"}},
+		"bad base64":              {`{"language":"python","code":{"data":"%%%","encoding":"base64"}}`, []string{"code"}},
+		"bad encoding":            {`{"language":"python","code":"1","stdin":{"data":"x","encoding":"rot13"}}`, []string{"stdin"}},
+		"bad priority":            {`{"language":"python","code":"1","priority":"now"}`, []string{"priority"}},
+		"bad retry policy":        {`{"language":"python","code":"1","retry_policy":"never"}`, []string{"retry_policy"}},
+		"bad time":                {`{"language":"python","code":"1","run_at":"tomorrow"}`, []string{"run_at"}},
+		"bad env":                 {`{"language":"python","code":"1","env":{"A":1}}`, []string{`env["A"]`}},
+		"list":                    {`[]`, []string{"body"}},
+		"null":                    {`null`, []string{"body"}},
+		"string":                  {`"python"`, []string{"body"}},
+	} {
+		t.Run(name, func(t *testing.T) { p.post("/api/v1/evaluations", test.body).invalid(test.fields...) })
+	}
+	for name, body := range map[string]string{"empty": "", "cut": `{"language":"py`, "no JSON": "language=python", "two values": hello + hello, "not UTF-8 JSON": "{\"language\":\xff}"} {
+		t.Run(name, func(t *testing.T) {
+			p.post("/api/v1/evaluations", body).problem(http.StatusBadRequest, eval.KindInvalid)
+			p.post("/api/v1/evaluations/batch", body).problem(http.StatusBadRequest, eval.KindInvalid)
+		})
+	}
+	form := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	p.send("POST", "/api/v1/evaluations", hello, form).problem(http.StatusUnsupportedMediaType, eval.KindMediaType)
+	p.post("/api/v1/evaluations?dry_run=1", hello).invalid("dry_run")
+	require.Zero(t, p.stored())
+	require.Empty(t, p.queue.dispatches())
+}
+
+func TestLargeBodiesAreRefusedEarly(t *testing.T) {
+	p := start(t)
+	for _, path := range []string{"/api/v1/evaluations", "/api/v1/evaluations/batch"} {
+		refused := func(req *http.Request) {
+			t.Helper()
+			resp, err := checked.Do(req)
+			require.NoError(t, err)
+			defer func() { _ = resp.Body.Close() }()
+			require.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)
+		}
+		body := &endless{}
+		req := p.request("POST", path, nil, http.Header{"Expect": {"100-continue"}}) // as curl does
+		req.Body, req.ContentLength = io.NopCloser(body), 50<<20
+		refused(req)
+		require.Zero(t, body.taken, "the length is said: nothing is sent")
+
+		req = p.request("POST", path, nil, nil)
+		req.Body, req.ContentLength = io.NopCloser(&endless{}), 50<<20
+		refused(req)
+
+		text := `{"language":"python","code":"`
+		if strings.HasSuffix(path, "batch") {
+			text = `{"evaluations":[` + text
+		}
+		refused(p.request("POST", path, io.MultiReader(strings.NewReader(text), &endless{}), nil)) // without end
+	}
+	large := `{"language":"python","code":"` + strings.Repeat("#", 900_000) + `"}`
+	require.Equal(t, http.StatusAccepted, p.post("/api/v1/evaluations", large).Code)
+	require.Equal(t, 1, p.stored())
+}
+
+func TestOtherSitesCannotRunCode(t *testing.T) {
+	p := start(t)
+	for _, header := range []http.Header{
+		{"Sec-Fetch-Site": {"cross-site"}},
+		{"Sec-Fetch-Site": {"same-site"}},
+		{"Origin": {"https://evil.example"}},
+		{"Origin": {"null"}},
+	} {
+		for _, path := range []string{"/api/v1/evaluations", "/api/v1/queues/low/pause", "/monitor/api/queues/low:pause"} {
+			require.Equal(t, http.StatusForbidden, p.send("POST", path, hello, header).Code, "%s %v", path, header)
+		}
+	}
+	for _, path := range []string{"/", "/api/v1/evaluations", "/monitor"} {
+		req := p.request("GET", path, nil, nil)
+		req.Host = "evil.example" // DNS rebinding
+		resp, err := checked.Do(req)
+		require.NoError(t, err)
+		_ = resp.Body.Close()
+		require.Equal(t, http.StatusForbidden, resp.StatusCode, path)
+	}
+	require.Zero(t, p.stored())
+	require.Equal(t, http.StatusAccepted, p.send("POST", "/api/v1/evaluations", hello, http.Header{"Sec-Fetch-Site": {"same-origin"}}).Code)
+}
+
+func TestKeys(t *testing.T) {
+	p := start(t, func(c *api.Config, _ *api.Deps) { c.APIKeys = []string{"ci:s3cret", "plain"} })
+	for name, header := range map[string]http.Header{
+		"none":            {},
+		"wrong":           {"Authorization": {"Bearer wrong"}},
+		"name":            {"Authorization": {"Bearer ci"}},
+		"with its name":   {"Authorization": {"Bearer ci:s3cret"}},
+		"empty":           {"Authorization": {"Bearer "}},
+		"other scheme":    {"Authorization": {"Digest s3cret"}},
+		"beginning of it": {"X-Api-Key": {"s3cre"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, path := range []string{"/", "/docs", "/metrics", "/monitor", "/monitor/api/queues", "/api/v1/evaluations", "/api/v1/events"} {
+				r := p.send("GET", path, "", header)
+				require.Equal(t, http.StatusUnauthorized, r.Code, path)
+				require.NotEmpty(t, r.Header.Get("WWW-Authenticate"))
+			}
+			require.Equal(t, http.StatusUnauthorized, p.send("POST", "/api/v1/evaluations", hello, header).Code)
+			require.Equal(t, http.StatusOK, p.send("GET", "/livez", "", header).Code)
+		})
+	}
+	require.Zero(t, p.stored())
+	for _, header := range []http.Header{
+		{"Authorization": {"Bearer s3cret"}}, {"Authorization": {"bearer plain"}}, {"X-Api-Key": {"s3cret"}},
+		{"Authorization": {"Basic YW55Ym9keTpzM2NyZXQ="}},
+	} {
+		require.Equal(t, http.StatusAccepted, p.send("POST", "/api/v1/evaluations", hello, header).Code)
+		require.Equal(t, http.StatusOK, p.send("GET", "/monitor/api/queues", "", header).Code)
+	}
+}
+
+func TestListeningForOthersNeedsKeys(t *testing.T) {
+	p := start(t)
+	deps := api.Deps{Store: p.store, Queue: p.queue}
+	_, err := api.New(api.Config{Listen: "0.0.0.0:0"}, deps)
+	require.ErrorContains(t, err, "without credentials")
+	for _, c := range []api.Config{{Listen: "0.0.0.0:0", APIKeys: []string{"k"}}, {Listen: "0.0.0.0:0", AllowInsecure: true}} {
+		_, err = api.New(c, deps)
+		require.NoError(t, err)
+	}
+	_, err = api.New(api.Config{Listen: "127.0.0.1:0", APIKeys: []string{"name:"}}, deps)
+	require.ErrorContains(t, err, "key")
+}
