@@ -172,7 +172,7 @@ func TestAPanicIsAFailureAndNothingHangs(t *testing.T) {
 	require.Equal(t, eval.KindInternal, e.Failure.Kind)
 	require.NotContains(t, e.Failure.Message, "secret detail", "users see no internals")
 	require.Equal(t, eval.Completed, r.ended(r.submit("hello").Key).Status, "the slot is free again")
-	require.Zero(t, w.metric("crucible_worker_running"))
+	testkit.Eventually(t, func() bool { return w.metric("crucible_worker_running") == 0 }, "nothing is in hand")
 }
 
 func TestAResultSurvivesAnOutageOfTheStore(t *testing.T) {
@@ -227,4 +227,50 @@ func TestAnEvaluationThatKillsItsWorkersIsPoison(t *testing.T) {
 	e = r.get(e.Key)
 	require.Equal(t, eval.Failed, e.Status)
 	require.Equal(t, eval.KindPoison, e.Failure.Kind)
+}
+
+func TestAClaimWhoseAnswerWasLostIsNotLost(t *testing.T) {
+	r := newRig(t, task.RedisConfig{})
+	store := &faulty{Store: r.store}
+	store.claimMute.Store(true)
+	r.worker(worker.Config{Lease: time.Minute}, store)
+	e := r.submit("hello")
+	e = r.ended(e.Key) // well before the lease ends
+	require.Equal(t, eval.Completed, e.Status)
+	require.Equal(t, 1, e.Attempt)
+	require.Zero(t, e.Lost)
+	require.Equal(t, 1, r.script.runs(e.ID))
+}
+
+func TestAnExecutorThatIgnoresACancelHoldsNothingUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		never := make(chan struct{})
+		defer close(never)
+		begun := make(chan struct{})
+		r.script.plays("deaf", func(context.Context, eval.Request, func(eval.RunEvent)) (eval.Result, error) {
+			close(begun)
+			<-never
+			return eval.Result{}, nil
+		})
+		r.worker(worker.Config{Concurrency: 1, CheckInterval: 100 * time.Millisecond, Lease: 15 * time.Second}, nil)
+		e := r.submit("deaf")
+		<-begun
+		_, err := r.store.Cancel(context.Background(), e.Key, "enough")
+		require.NoError(t, err)
+		require.Equal(t, eval.Cancelled, r.wait(e.Key, 15*time.Second).Status)
+		require.Equal(t, eval.Completed, r.wait(r.submit("hello").Key, 5*time.Second).Status, "the slot is free")
+	})
+}
+
+func TestARunThatNeverEndsIsEndedLongAfterItsLimits(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		program := newEndless() // its executor keeps no limits
+		r.script.plays("stuck", inOrder(program.run, prints("fine\n")))
+		r.worker(worker.Config{CheckInterval: time.Second, Lease: 15 * time.Second, Reconcile: time.Second}, nil)
+		r.settled()
+		e := r.wait(r.submit("stuck").Key, 10*time.Minute)
+		require.Equal(t, eval.Completed, e.Status)
+		require.Equal(t, 2, e.Attempt)
+		require.Equal(t, 1, e.Tries)
+	})
 }

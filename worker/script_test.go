@@ -108,6 +108,7 @@ func (e *endless) run(ctx context.Context, req eval.Request, sink func(eval.RunE
 type faulty struct {
 	eval.Store
 	finishDown, allDown atomic.Bool
+	claimMute           atomic.Bool // the next claim succeeds, but its answer is lost
 	refused             atomic.Int64
 }
 
@@ -123,7 +124,11 @@ func (f *faulty) Claim(ctx context.Context, key eval.Key, worker string, lease t
 	if err := f.away(false); err != nil {
 		return eval.Evaluation{}, err
 	}
-	return f.Store.Claim(ctx, key, worker, lease)
+	e, err := f.Store.Claim(ctx, key, worker, lease)
+	if err == nil && f.claimMute.CompareAndSwap(true, false) {
+		return eval.Evaluation{}, f.away(true)
+	}
+	return e, err
 }
 
 func (f *faulty) Beat(ctx context.Context, l eval.Lease, lease time.Duration) (eval.Beat, error) {

@@ -58,12 +58,12 @@ var _ service.Service = (*Worker)(nil)
 
 // New returns a worker that is ready to start.
 func New(cfg Config, deps Deps) (*Worker, error) {
-	cfg, err := cfg.resolve()
-	if err != nil {
-		return nil, err
-	}
 	if deps.Store == nil || deps.Blobs == nil || deps.Redis == nil || len(deps.Executors) == 0 {
 		return nil, errors.New("worker: a store, blobs, a Redis and at least one executor are needed")
+	}
+	cfg, err := cfg.resolve(deps.Redis.Embedded())
+	if err != nil {
+		return nil, err
 	}
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)

@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -44,14 +45,61 @@ func (r *Redis) Found(ctx context.Context) error {
 	return unavailable(r.client.Set(ctx, epochKey, run, 0).Err())
 }
 
-// Heal puts the queues back on asynq's list of them.
+// Heal puts the queues back on asynq's list of them, and removes what would hinder asynq or its tools: entries whose
+// task is gone, as after an eviction, and tasks in a worker's hand that asynq has not taken back two minutes after it
+// should have, because one that it cannot read stops it from doing that for all. The evaluations behind them are in
+// the store, and come again from there. It looks at a bounded number of entries each time.
 func (r *Redis) Heal(ctx context.Context) error {
 	var names []any
 	for _, q := range Queues() {
 		names = append(names, q)
 	}
-	return unavailable(r.client.SAdd(ctx, "asynq:queues", names...).Err())
+	if err := r.client.SAdd(ctx, "asynq:queues", names...).Err(); err != nil {
+		return unavailable(err)
+	}
+	for _, q := range Queues() {
+		removed, err := sweep.Run(ctx, r.client, []string{queueKey(q, "")}, time.Now().Add(-2*time.Minute).Unix()).Int()
+		if err != nil {
+			return unavailable(err)
+		}
+		if removed > 0 {
+			r.log.Warn("queue: broken entries removed; their evaluations are queued again from the store", "queue", q, "entries", removed)
+		}
+	}
+	return nil
 }
+
+// sweep does the work of Heal for one queue, whose keys begin with KEYS[1].
+var sweep = redis.NewScript(`
+local prefix, late, removed = KEYS[1], tonumber(ARGV[1]), 0
+local function broken(id) return redis.call('HEXISTS', prefix .. 't:' .. id, 'msg') == 0 end
+for _, id in ipairs(redis.call('LRANGE', prefix .. 'pending', -200, -1)) do
+	if broken(id) then
+		redis.call('LREM', prefix .. 'pending', 1, id)
+		redis.call('DEL', prefix .. 't:' .. id)
+		removed = removed + 1
+	end
+end
+for _, id in ipairs(redis.call('LRANGE', prefix .. 'active', -500, -1)) do
+	local lease = redis.call('ZSCORE', prefix .. 'lease', id)
+	if broken(id) or not lease or tonumber(lease) < late then
+		redis.call('LREM', prefix .. 'active', 1, id)
+		redis.call('ZREM', prefix .. 'lease', id)
+		redis.call('DEL', prefix .. 't:' .. id)
+		removed = removed + 1
+	end
+end
+for _, set in ipairs({'scheduled', 'retry', 'archived', 'completed'}) do
+	for _, id in ipairs(redis.call('ZRANDMEMBER', prefix .. set, 50)) do
+		if broken(id) then
+			redis.call('ZREM', prefix .. set, id)
+			redis.call('DEL', prefix .. 't:' .. id)
+			removed = removed + 1
+		end
+	end
+end
+return removed
+`)
 
 // runID names the Redis process. Servers that do not tell, such as the embedded one, have an empty one.
 func (r *Redis) runID(ctx context.Context) (string, error) {

@@ -19,9 +19,9 @@ import (
 const (
 	// patience is how long a caller may wait for Redis. Whoever submits an evaluation waits for it.
 	patience = 500 * time.Millisecond
-	// retention is how long a finished task can be looked at. Each one takes part in the embedded Redis' walks over
-	// all keys, so it is short; the evaluation itself is in the store.
-	retention = 15 * time.Minute
+	// retention is how long a finished task can be looked at. It is short, because each one takes memory; the evaluation
+	// itself is in the store. In the embedded Redis that is our own memory.
+	retention, retentionEmbedded = 10 * time.Minute, time.Minute
 	// limit ends a task's context, which work does not run under. When it passes, asynq hands the task out again, and
 	// that handler finds the evaluation running and is done. It has to be in whole seconds.
 	limit = 2 * time.Hour
@@ -95,8 +95,12 @@ func (q *Queue) enqueue(ctx context.Context, d eval.Dispatch) error {
 		headers = map[string]string{headerTrace: d.Trace}
 	}
 	work, queue, id := asynq.NewTaskWithHeaders(typeRun, body, headers), queueOf(d.Priority), taskID(d.ID, d.Seq)
+	keep := retention
+	if q.redis.Embedded() {
+		keep = retentionEmbedded
+	}
 	put := func(id string) error {
-		options := []asynq.Option{asynq.Queue(queue), asynq.TaskID(id), asynq.MaxRetry(tries), asynq.Timeout(limit), asynq.Retention(retention)}
+		options := []asynq.Option{asynq.Queue(queue), asynq.TaskID(id), asynq.MaxRetry(tries), asynq.Timeout(limit), asynq.Retention(keep)}
 		if !d.RunAt.IsZero() {
 			// asynq cuts fractions of a second off, and would start early.
 			options = append(options, asynq.ProcessAt(d.RunAt.Add(time.Second-1).Truncate(time.Second)))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
@@ -80,6 +81,29 @@ func TestALostQueueIsNoticed(t *testing.T) {
 		testkit.Eventually(t, func() bool { return r.Ready(t.Context()) == nil }, "Redis is back")
 		require.NotZero(t, r.Client().Exists(t.Context(), "crucible:epoch").Val())
 		require.True(t, lost(t, r))
+	})
+}
+
+func TestBrokenEntriesAreRemoved(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *task.Redis) {
+		ctx, client := t.Context(), r.Client()
+		require.NoError(t, task.NewQueue(r).Enqueue(ctx, dispatch("whole")))
+		for _, list := range []string{"pending", "active"} {
+			require.NoError(t, client.LPush(ctx, "asynq:{default}:"+list, "no-task-"+list).Err())
+		}
+		for _, set := range []string{"scheduled", "retry", "archived", "completed"} {
+			require.NoError(t, client.ZAdd(ctx, "asynq:{default}:"+set, redis.Z{Score: 1, Member: "no-task"}).Err())
+		}
+		// Taken by a worker long ago, and never given back.
+		require.NoError(t, client.LPush(ctx, "asynq:{default}:active", "stuck").Err())
+		require.NoError(t, client.ZAdd(ctx, "asynq:{default}:lease", redis.Z{Score: float64(time.Now().Add(-time.Hour).Unix()), Member: "stuck"}).Err())
+		require.NoError(t, client.HSet(ctx, "asynq:{default}:t:stuck", "msg", "not a message", "state", "active").Err())
+
+		require.NoError(t, r.Heal(ctx))
+		i := info(t, r)
+		require.Equal(t, task.QueueInfo{Name: "default", Weight: 3, Pending: 1}, i)
+		require.Zero(t, client.Exists(ctx, "asynq:{default}:t:stuck", "asynq:{default}:lease").Val())
+		require.Equal(t, dispatch("whole"), <-receive(t, r))
 	})
 }
 

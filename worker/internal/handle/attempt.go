@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -93,9 +94,8 @@ func (a *attempt) handle(ctx context.Context) (note string, err error) {
 func (a *attempt) outcome(ctx context.Context) (o eval.Outcome) {
 	defer func() {
 		if p := recover(); p != nil {
-			a.log.Error("panic while an evaluation ran", "panic", p, "stack", string(debug.Stack()))
 			o.Result = nil
-			o.Failure = &eval.Failure{Kind: eval.KindInternal, Message: "the worker met a bug while it ran this evaluation; its log has the details"}
+			o.Failure, _ = a.failure(a.bug(p))
 		}
 	}()
 	result, executor, err := a.execute(ctx)
@@ -127,13 +127,10 @@ func (a *attempt) execute(ctx context.Context) (eval.Result, string, error) {
 	out := newRelay(a.h.deps.Output, a.eval.Key, a.eval.Attempt, a.h.metrics.outputLost)
 	defer out.close()
 	began := time.Now()
-	answer := make(chan answer, 1)
-	go func() { answer <- a.ask(run, out) }()
-	var got = wait(run, answer)
+	answers := make(chan answer, 1)
+	go func() { answers <- a.ask(run, out) }()
+	got := wait(run, answers)
 	a.h.metrics.runSeconds.Observe(time.Since(began).Seconds())
-	if got.panicked != nil {
-		panic(got.panicked)
-	}
 	if got.err != nil {
 		span.SetStatus(codes.Error, got.err.Error())
 	}
@@ -145,17 +142,22 @@ type answer struct {
 	result   eval.Result
 	executor string
 	err      error
-	panicked any
 }
 
 func (a *attempt) ask(ctx context.Context, out *relay) (got answer) {
 	defer func() {
 		if p := recover(); p != nil {
-			got = answer{panicked: fmt.Sprintf("%v\n%s", p, debug.Stack())}
+			got = answer{err: a.bug(p)}
 		}
 	}()
 	got.result, got.executor, got.err = a.h.deps.Executors.Run(ctx, eval.Request{ID: a.eval.ID, Attempt: a.eval.Attempt, Program: a.eval.Spec.Program}, out.event)
 	return got
+}
+
+// bug logs a panic, which has to be called from where it is recovered, and returns what users see of it.
+func (a *attempt) bug(p any) error {
+	a.log.Error("panic while an evaluation ran", "panic", p, "stack", string(debug.Stack()))
+	return eval.Errorf(eval.KindInternal, "the worker met a bug while it ran this evaluation; its log has the details")
 }
 
 // wait returns the answer. An executor that does not return although its context has ended is left behind.
@@ -190,24 +192,28 @@ func (a *attempt) failure(err error) (*eval.Failure, time.Duration) {
 	for _, f := range p.Errors {
 		message += fmt.Sprintf("; %s %s", f.Field, f.Message)
 	}
-	switch kind {
-	case eval.KindConflict, eval.KindLeaseLost:
+	if kind == eval.KindConflict || kind == eval.KindLeaseLost {
 		// The executor has seen a higher attempt. If that one is real, the store takes nothing from us. If the store
 		// has forgotten it, the next attempt's number is higher again.
 		kind = eval.KindUnavailable
-	case eval.KindInternal:
-		a.log.Error("evaluation met an unknown error", "error", err)
 	}
 	var e *eval.Error
 	var after time.Duration
 	if errors.As(err, &e) {
 		after = e.RetryAfter
+	} else {
+		a.log.Error("evaluation met an error without a kind", "error", err)
 	}
-	const most = 4 << 10 // an executor's word, but a row's space
-	if len(message) > most {
-		message = message[:most] + "..."
+	return &eval.Failure{Kind: kind, Message: text(message)}, after
+}
+
+// text makes an executor's words fit for a row: not too long, and characters that every database keeps.
+func text(s string) string {
+	const most = 4 << 10
+	if len(s) > most {
+		s = s[:most] + "..."
 	}
-	return &eval.Failure{Kind: kind, Message: message}, after
+	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "?")
 }
 
 // partial returns what there was of a run that was ended, nil when it had not begun.

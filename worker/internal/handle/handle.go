@@ -212,13 +212,6 @@ func (h *Handler) Wake(key eval.Key) {
 	}
 }
 
-// WakeAll is Wake for all: notices may have been missed.
-func (h *Handler) WakeAll() {
-	for _, r := range h.Running() {
-		h.Wake(r)
-	}
-}
-
 // Running returns the keys of the evaluations in hand.
 func (h *Handler) Running() []eval.Key {
 	h.mu.Lock()
@@ -234,6 +227,7 @@ func (h *Handler) Running() []eval.Key {
 func (h *Handler) Report() (running []eval.RunningInfo, ended int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	running = make([]eval.RunningInfo, 0, len(h.running))
 	for _, a := range h.running {
 		running = append(running, eval.RunningInfo{ID: a.eval.ID, Language: a.eval.Spec.Language, Attempt: a.eval.Attempt, Since: a.since})
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/worker/internal/spill"
@@ -93,7 +94,7 @@ func (a *attempt) finish(ctx context.Context, o eval.Outcome) (eval.Evaluation, 
 		if a.held.Err() != nil {
 			return eval.Evaluation{}, context.Cause(a.run)
 		}
-		now, err := a.finishOnce(o)
+		now, err := a.finishOnce(trace.ContextWithSpan(a.held, span), o)
 		if err == nil {
 			return now, nil
 		}
@@ -118,8 +119,8 @@ func (a *attempt) finish(ctx context.Context, o eval.Outcome) (eval.Evaluation, 
 	}
 }
 
-func (a *attempt) finishOnce(o eval.Outcome) (eval.Evaluation, error) {
-	ctx, cancel := context.WithTimeout(a.held, a.h.cfg.Lease)
+func (a *attempt) finishOnce(ctx context.Context, o eval.Outcome) (eval.Evaluation, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.h.cfg.Lease)
 	defer cancel()
 	if err := spill.Streams(ctx, a.h.deps.Blobs, o.Result); err != nil {
 		return eval.Evaluation{}, err
