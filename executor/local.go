@@ -77,7 +77,7 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *promet
 	if l.metrics, err = newMetrics(registry, l.slots, l.isolation); err != nil {
 		return nil, fmt.Errorf("executor: %w", err)
 	}
-	l.runner = run.New(l.boxes, l.isolation)
+	l.runner = run.New(l.boxes, l.isolation, cfg.Slots)
 	dir, remove, err := cfg.cacheDir()
 	if err != nil {
 		return nil, fmt.Errorf("executor: a folder for caches: %w", err)
@@ -244,6 +244,9 @@ func (l *Local) Close() error {
 		}
 		if l.languages != nil {
 			l.languages.Close()
+		}
+		if l.runner != nil {
+			l.runner.Close()
 		}
 		l.closed = l.boxes.Close()
 		if l.cleanup != nil {

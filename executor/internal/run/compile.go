@@ -13,22 +13,29 @@ import (
 // compileTmp is the quota of /tmp while compiling.
 const compileTmp = 256 << 20
 
-// compile runs the language's compilation steps in the workspace. ok is
-// false when the program was refused; the result then says why. All steps
-// share the limits.
-func (j *job) compile(ctx context.Context, w sandbox.Workspace) (ok bool, err error) {
+// compile runs the language's compilation steps, the first one in the box
+// that is there. ok is false when the program was refused; the result then
+// says why. All steps share the limits.
+func (j *job) compile(ctx context.Context, first *set) (ok bool, err error) {
 	phase := &eval.Phase{}
 	j.result.Compile = phase
 	left := j.lang.Compile.Limits
-	for _, argv := range j.lang.Steps(j.source) {
-		rep, err := j.step(ctx, w, argv, left, phase)
+	for i, argv := range j.lang.Steps(j.source) {
+		box := first.box
+		if i > 0 {
+			if box, err = j.prepare(ctx, first.workspace, compileTmp); err != nil {
+				return false, err
+			}
+		}
+		rep, err := j.step(ctx, box, argv, left, phase)
+		_ = box.Close()
 		if err != nil {
 			return false, err
 		}
 		left.WallMS -= rep.Wall.Milliseconds()
 		left.CPUMS -= rep.CPU.Milliseconds()
 		left.OutputBytes -= max(rep.StdoutBytes, rep.StderrBytes)
-		if cause, refused := refusal(rep, w); refused {
+		if cause, refused := refusal(rep, first.workspace); refused {
 			j.result.Verdict, j.result.Cause = eval.CompileError, cause
 			j.result.Explanation = explainCompile(cause, j.lang)
 			return false, nil
@@ -37,12 +44,7 @@ func (j *job) compile(ctx context.Context, w sandbox.Workspace) (ok bool, err er
 	return true, nil
 }
 
-func (j *job) step(ctx context.Context, w sandbox.Workspace, argv []string, left lang.Limits, phase *eval.Phase) (sandbox.Report, error) {
-	box, err := j.boxes.Prepare(ctx, sandbox.BoxSpec{Workspace: w, Binds: j.lang.Binds, TmpBytes: compileTmp})
-	if err != nil {
-		return sandbox.Report{}, broken("make a box to compile in", err)
-	}
-	defer func() { _ = box.Close() }()
+func (j *job) step(ctx context.Context, box sandbox.Box, argv []string, left lang.Limits, phase *eval.Phase) (sandbox.Report, error) {
 	var out, errs bytes.Buffer
 	rep, err := box.Run(ctx, sandbox.Command{
 		Argv: argv, Env: j.lang.Environ(nil), Stdout: &out, Stderr: &errs,

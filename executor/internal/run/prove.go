@@ -25,7 +25,7 @@ func (r *Runner) Prove(ctx context.Context, t *lang.Toolchain) (string, error) {
 		return "", err
 	}
 	p := &eval.Program{Language: t.ID, Code: eval.Bytes(t.Smoke.Code), Stdin: eval.Bytes(t.Smoke.Stdin), Limits: proveLimits}
-	res, err := r.Run(ctx, t, p, nil)
+	res, err := r.run(ctx, t, p, nil, true)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("its smoke test could not run: %w", err)

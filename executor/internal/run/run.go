@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/crucible-eval/crucible/executor/internal/lang"
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
@@ -17,12 +18,18 @@ import (
 type Runner struct {
 	boxes     sandbox.Runtime
 	isolation eval.Isolation
+	shelf     *shelf
 }
 
 // New returns a runner whose results say that they ran with this isolation.
-func New(boxes sandbox.Runtime, isolation eval.Isolation) *Runner {
-	return &Runner{boxes, isolation}
+// It keeps up to warm boxes ready for each kind of program that is run often.
+// It must be closed before the runtime.
+func New(boxes sandbox.Runtime, isolation eval.Isolation, warm int) *Runner {
+	return &Runner{boxes, isolation, newShelf(boxes, warm)}
 }
+
+// Close gives back the boxes that are ready.
+func (r *Runner) Close() { r.shelf.close() }
 
 // job is one program on its way.
 type job struct {
@@ -33,6 +40,9 @@ type job struct {
 	env     []string            // of runs
 	sink    func(eval.RunEvent) // may be nil
 	result  eval.Result
+
+	cold, warm bool // take nothing from the shelf; something was taken
+	started    bool // the sink knows
 }
 
 // Run takes a program, valid and with its limits granted, through its phases.
@@ -40,40 +50,68 @@ type job struct {
 // is so far and an error that wraps ctx's cause. KindInvalid: the program can
 // never run. KindSandbox: a box failed.
 func (r *Runner) Run(ctx context.Context, t *lang.Toolchain, p *eval.Program, sink func(eval.RunEvent)) (eval.Result, error) {
+	return r.run(ctx, t, p, sink, false)
+}
+
+// run does so; cold ones take nothing from the shelf, and put nothing on it.
+func (r *Runner) run(ctx context.Context, t *lang.Toolchain, p *eval.Program, sink func(eval.RunEvent), cold bool) (eval.Result, error) {
 	source, err := t.Layout(p)
 	if err != nil {
 		return eval.Result{}, err
 	}
 	source.MemoryBytes = p.Limits.MemoryBytes
-	j := &job{Runner: r, lang: t, program: p, source: source, env: t.Environ(p.Env), sink: sink}
-	j.result.Language = eval.LanguageRef{ID: t.ID, Version: t.Version}
-	j.result.Isolation = r.isolation
-	err = j.run(ctx)
+	j := &job{Runner: r, lang: t, program: p, source: source, env: t.Environ(p.Env), sink: sink, cold: cold}
+	err = j.attempt(ctx)
+	if errors.Is(err, sandbox.ErrPlatform) && j.warm && j.silent() && ctx.Err() == nil {
+		// What was prepared may have gone bad while it waited.
+		j.cold = true
+		err = j.attempt(ctx)
+	}
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("the run was ended: %w", context.Cause(ctx))
 	}
 	return j.result, err
 }
 
-func (j *job) run(ctx context.Context) error {
-	w, err := j.workspace(ctx, nil)
+// silent tells that nothing of the program was seen yet.
+func (j *job) silent() bool {
+	return j.result.Stdout.Bytes == 0 && j.result.Stderr.Bytes == 0 && len(j.result.Tests) == 0
+}
+
+func (j *job) attempt(ctx context.Context) error {
+	j.result = eval.Result{Language: eval.LanguageRef{ID: j.lang.ID, Version: j.lang.Version}, Isolation: j.isolation}
+	if j.lang.Compile == nil && len(j.program.Tests) == 0 {
+		first, err := j.begin(ctx, j.runKind(), nil)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = first.close() }()
+		return j.single(ctx, first.box)
+	}
+	if j.lang.Compile == nil {
+		return j.test(ctx, nil, nil)
+	}
+	first, err := j.begin(ctx, kind{j.lang, j.program.Limits.DiskBytes + j.lang.Compile.Limits.DiskBytes, compileTmp}, nil)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = w.Close() }()
-	if j.lang.Compile != nil {
-		if ok, err := j.compile(ctx, w); err != nil || !ok {
-			return err
-		}
+	defer func() { _ = first.close() }()
+	if ok, err := j.compile(ctx, first); err != nil || !ok {
+		return err
 	}
 	if len(j.program.Tests) > 0 {
-		return j.test(ctx, w)
+		return j.testCompiled(ctx, first.workspace)
 	}
-	box, err := j.prepare(ctx, w)
+	box, err := j.prepare(ctx, first.workspace, tmpBytes(j.program.Limits.DiskBytes))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = box.Close() }()
+	return j.single(ctx, box)
+}
+
+// single runs the program once, without tests.
+func (j *job) single(ctx context.Context, box sandbox.Box) error {
 	out, err := j.execute(ctx, box, j.program.Args, j.program.Stdin, j.sink)
 	j.result.Usage, j.result.Stdout, j.result.Stderr = out.usage, out.stdout, out.stderr
 	if err != nil {
@@ -84,25 +122,39 @@ func (j *job) run(ctx context.Context) error {
 	return nil
 }
 
-// workspace lays the program out, and with it what the compiler made.
-func (j *job) workspace(ctx context.Context, output []byte) (sandbox.Workspace, error) {
-	room := j.program.Limits.DiskBytes + pages(output)
+// runKind is what a run needs, with the program's own limits.
+func (j *job) runKind() kind {
+	return kind{j.lang, j.program.Limits.DiskBytes, tmpBytes(j.program.Limits.DiskBytes)}
+}
+
+// tmpBytes is the quota of /tmp where a work folder has disk bytes.
+func tmpBytes(disk int64) int64 { return max(disk, 64<<10) }
+
+// begin returns a box on a work folder with the program in it, and with it
+// what the compiler made. The program takes nothing of the disk limit.
+func (j *job) begin(ctx context.Context, k kind, output []byte) (*set, error) {
+	room := pages(output)
 	for name, content := range j.source.Files {
 		// The folders that it needs, too.
-		room += pages(content) + int64(os.Getpagesize())*int64(1+bytes.Count([]byte(name), []byte{'/'}))
+		room += pages(content) + int64(os.Getpagesize())*int64(1+strings.Count(name, "/"))
 	}
-	if j.lang.Compile != nil && output == nil {
-		room += j.lang.Compile.Limits.DiskBytes
+	var s *set
+	if room <= shelfRoom && !j.cold {
+		s = j.shelf.take(k)
 	}
-	w, err := j.boxes.NewWorkspace(ctx, sandbox.WorkspaceSpec{Bytes: room})
-	if err != nil {
-		return nil, broken("make the work folder", err)
+	if s != nil {
+		j.warm = true
+	} else {
+		var err error
+		if s, err = newSet(ctx, j.boxes, k, room); err != nil {
+			return nil, broken("make a box", err)
+		}
 	}
-	if err := j.fill(w, output); err != nil {
-		_ = w.Close()
+	if err := j.fill(s.workspace, output); err != nil {
+		_ = s.close()
 		return nil, err
 	}
-	return w, nil
+	return s, nil
 }
 
 func (j *job) fill(w sandbox.Workspace, output []byte) error {
@@ -123,9 +175,9 @@ func (j *job) fill(w sandbox.Workspace, output []byte) error {
 	return nil
 }
 
-// prepare makes the box of a run.
-func (j *job) prepare(ctx context.Context, w sandbox.Workspace) (sandbox.Box, error) {
-	box, err := j.boxes.Prepare(ctx, sandbox.BoxSpec{Workspace: w, Binds: j.lang.Binds, TmpBytes: max(j.program.Limits.DiskBytes, 64<<10)})
+// prepare makes another box on a work folder.
+func (j *job) prepare(ctx context.Context, w sandbox.Workspace, tmp int64) (sandbox.Box, error) {
+	box, err := j.boxes.Prepare(ctx, sandbox.BoxSpec{Workspace: w, Binds: j.lang.Binds, TmpBytes: tmp})
 	if err != nil {
 		return nil, broken("make a box", err)
 	}
@@ -145,7 +197,10 @@ type outcome struct {
 // there was, without a verdict, and the error is not nil.
 func (j *job) execute(ctx context.Context, box sandbox.Box, args []string, stdin []byte, sink func(eval.RunEvent)) (outcome, error) {
 	kept := spool.New(sink)
-	kept.Started()
+	if sink != nil && !j.started {
+		j.started = true
+		kept.Started()
+	}
 	l := j.program.Limits
 	cmd := sandbox.Command{
 		Argv: j.lang.Command(j.source, args), Env: j.env,

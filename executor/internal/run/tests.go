@@ -20,64 +20,72 @@ const (
 	maxOutput = 256 << 20
 )
 
-// test runs the program once for each test, in a box and, where the language
-// says what the compiler makes, in a work folder of its own.
-func (j *job) test(ctx context.Context, compiled sandbox.Workspace) error {
-	var output []byte
-	fresh := j.lang.Compile == nil || j.lang.Compile.Output != ""
-	if j.lang.Compile != nil && fresh {
-		var err error
-		if output, err = readOutput(compiled, j.lang.Compile.Output); err != nil {
-			return err
-		}
+// testCompiled tests what was compiled in a workspace. Where the language
+// says which file the compiler makes, each test gets a work folder of its own;
+// else all share the one.
+func (j *job) testCompiled(ctx context.Context, w sandbox.Workspace) error {
+	if j.lang.Compile.Output == "" {
+		return j.test(ctx, w, nil)
 	}
-	if j.sink != nil {
+	output, err := readOutput(w, j.lang.Compile.Output)
+	if err != nil {
+		return err
+	}
+	return j.test(ctx, nil, output)
+}
+
+// test runs the program once for each test: in the workspace that all share,
+// or, when that is nil, in one of its own with the compiler's output.
+func (j *job) test(ctx context.Context, shared sandbox.Workspace, output []byte) error {
+	if j.sink != nil && !j.started {
+		j.started = true
 		j.sink(eval.RunEvent{Type: eval.RunStarted, At: time.Now()})
 	}
 	kept := int64(0)
-	failed := -1
+	failed := false
 	j.result.Tests = make([]eval.TestResult, 0, len(j.program.Tests))
 	for i := range j.program.Tests {
-		w := compiled
-		if fresh && i > 0 || output != nil {
-			var err error
-			if w, err = j.workspace(ctx, output); err != nil {
-				return err
-			}
-		}
-		out, err := j.one(ctx, w, &j.program.Tests[i])
-		if w != compiled {
-			_ = w.Close()
-		}
+		t := &j.program.Tests[i]
+		out, err := j.one(ctx, t, shared, output)
 		if err != nil {
 			return err
 		}
 		trim(&out.stdout, &kept)
 		trim(&out.stderr, &kept)
 		j.result.Tests = append(j.result.Tests, eval.TestResult{
-			Name: j.program.Tests[i].Name, Verdict: out.verdict, Cause: out.cause,
-			Usage: out.usage, Stdout: out.stdout, Stderr: out.stderr,
+			Name: t.Name, Verdict: out.verdict, Cause: out.cause, Usage: out.usage, Stdout: out.stdout, Stderr: out.stderr,
 		})
-		j.sum(out, i == 0 || failed < 0 && out.verdict != eval.Accepted)
-		if failed < 0 && out.verdict != eval.Accepted {
-			failed = i
+		decides := !failed && out.verdict != eval.Accepted
+		j.sum(out, decides || i == 0)
+		if decides {
+			failed = true
 			j.result.Verdict, j.result.Cause = out.verdict, out.cause
-			j.result.Explanation = fmt.Sprintf("Test %d%s failed. %s", i+1, named(j.program.Tests[i].Name), out.explainTest(j.program.Limits))
+			j.result.Explanation = fmt.Sprintf("Test %d%s failed. %s", i+1, named(t.Name), out.explainTest(j.program.Limits))
 		}
 	}
-	if failed < 0 {
+	if !failed {
 		j.result.Verdict = eval.Accepted
 	}
 	return nil
 }
 
 // one runs and checks one test.
-func (j *job) one(ctx context.Context, w sandbox.Workspace, t *eval.Test) (outcome, error) {
-	box, err := j.prepare(ctx, w)
-	if err != nil {
-		return outcome{}, err
+func (j *job) one(ctx context.Context, t *eval.Test, shared sandbox.Workspace, output []byte) (outcome, error) {
+	var box sandbox.Box
+	if shared != nil {
+		var err error
+		if box, err = j.prepare(ctx, shared, tmpBytes(j.program.Limits.DiskBytes)); err != nil {
+			return outcome{}, err
+		}
+		defer func() { _ = box.Close() }()
+	} else {
+		own, err := j.begin(ctx, j.runKind(), output)
+		if err != nil {
+			return outcome{}, err
+		}
+		defer func() { _ = own.close() }()
+		box = own.box
 	}
-	defer func() { _ = box.Close() }()
 	args := t.Args
 	if args == nil {
 		args = j.program.Args

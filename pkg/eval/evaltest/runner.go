@@ -76,7 +76,7 @@ func (r runner) idle(t *testing.T) {
 }
 
 // started runs in the background and returns once the program has written
-// something, with the means to end it and to get what it came to.
+// a line, with the means to end it and to get what it came to.
 func (r runner) started(t *testing.T, req eval.Request) (cancel context.CancelCauseFunc, end func() (eval.Result, error)) {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -87,7 +87,7 @@ func (r runner) started(t *testing.T, req eval.Request) (cancel context.CancelCa
 	go func() {
 		defer close(done)
 		res, err = r.Run(ctx, req, func(e eval.RunEvent) {
-			if e.Type == eval.RunStdout {
+			if e.Type == eval.RunStdout && bytes.HasSuffix(e.Data, []byte("\n")) {
 				select {
 				case wrote <- struct{}{}:
 				default:

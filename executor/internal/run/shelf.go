@@ -1,0 +1,181 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/crucible-eval/crucible/executor/internal/lang"
+	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+)
+
+const (
+	// shelfRoom is what a prepared work folder has for the program beside its
+	// disk limit. Larger programs get one made to measure.
+	shelfRoom = 128 << 10
+	// shelfKinds is how many kinds of boxes are kept ready; a kind is a
+	// language and a disk limit.
+	shelfKinds = 4
+	// shelfAge is how long a box waits for a program.
+	shelfAge = 2 * time.Minute
+)
+
+// set is a work folder and a box on it, for one run.
+type set struct {
+	workspace sandbox.Workspace
+	box       sandbox.Box
+}
+
+func (s *set) close() error { return errors.Join(s.box.Close(), s.workspace.Close()) }
+
+// kind is what sets are alike in.
+type kind struct {
+	lang *lang.Toolchain
+	disk int64 // bytes of the work folder, beside the program's own
+	tmp  int64 // bytes of /tmp
+}
+
+// shelf keeps sets ready, so that making one is not a part of a run. Only
+// kinds that were asked for lately are on it. Each set is used once.
+type shelf struct {
+	boxes sandbox.Runtime
+	depth int // sets of each kind
+
+	ctx  context.Context // ends when the shelf closes
+	stop context.CancelFunc
+	work sync.WaitGroup
+
+	mu    sync.Mutex
+	kinds []*place // the one asked for last comes first
+}
+
+// place is where the sets of a kind lie.
+type place struct {
+	kind
+	sets   []*set
+	making bool
+	gone   bool // no longer on the shelf
+	expiry *time.Timer
+}
+
+// newShelf returns an empty shelf; depth 0 keeps nothing ready.
+func newShelf(boxes sandbox.Runtime, depth int) *shelf {
+	ctx, stop := context.WithCancel(context.Background())
+	return &shelf{boxes: boxes, depth: depth, ctx: ctx, stop: stop}
+}
+
+// take returns a set of this kind, or nil when none is ready, and has others
+// made in the background.
+func (s *shelf) take(k kind) *set {
+	if s.depth == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return nil
+	}
+	p := s.place(k)
+	p.expiry.Reset(shelfAge)
+	var got *set
+	if len(p.sets) > 0 {
+		got, p.sets = p.sets[0], p.sets[1:]
+	}
+	if !p.making && len(p.sets) < s.depth {
+		p.making = true
+		s.work.Go(func() { s.fill(p) })
+	}
+	return got
+}
+
+// place finds or makes the place of a kind, and clears the one that was not
+// asked for the longest when there are too many.
+func (s *shelf) place(k kind) *place {
+	i := slices.IndexFunc(s.kinds, func(p *place) bool { return p.kind == k })
+	var p *place
+	if i >= 0 {
+		p = s.kinds[i]
+		s.kinds = slices.Delete(s.kinds, i, i+1)
+	} else {
+		p = &place{kind: k}
+		p.expiry = time.AfterFunc(shelfAge, func() { s.expire(p) })
+		if len(s.kinds) >= shelfKinds {
+			s.clear(s.kinds[len(s.kinds)-1])
+		}
+	}
+	s.kinds = slices.Insert(s.kinds, 0, p)
+	return p
+}
+
+// fill makes sets until the place is full.
+func (s *shelf) fill(p *place) {
+	for {
+		made, err := newSet(s.ctx, s.boxes, p.kind, shelfRoom)
+		s.mu.Lock()
+		full := err != nil || p.gone || s.ctx.Err() != nil
+		if !full {
+			p.sets = append(p.sets, made)
+			made = nil
+			full = len(p.sets) >= s.depth
+		}
+		if full {
+			p.making = false
+			s.mu.Unlock()
+			if made != nil {
+				_ = made.close()
+			}
+			return
+		}
+		s.mu.Unlock()
+	}
+}
+
+// newSet makes a work folder with room bytes for the program, and a box on it.
+func newSet(ctx context.Context, boxes sandbox.Runtime, k kind, room int64) (*set, error) {
+	w, err := boxes.NewWorkspace(ctx, sandbox.WorkspaceSpec{Bytes: k.disk + room})
+	if err != nil {
+		return nil, err
+	}
+	box, err := boxes.Prepare(ctx, sandbox.BoxSpec{Workspace: w, Binds: k.lang.Binds, TmpBytes: k.tmp})
+	if err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return &set{w, box}, nil
+}
+
+func (s *shelf) expire(p *place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !p.gone {
+		s.clear(p)
+	}
+}
+
+// clear takes a place off the shelf, and closes its sets in the background.
+func (s *shelf) clear(p *place) {
+	p.gone = true
+	p.expiry.Stop()
+	s.kinds = slices.DeleteFunc(s.kinds, func(other *place) bool { return other == p })
+	sets := p.sets
+	p.sets = nil
+	if len(sets) > 0 {
+		s.work.Go(func() {
+			for _, set := range sets {
+				_ = set.close()
+			}
+		})
+	}
+}
+
+// close closes every set and waits for what is being made.
+func (s *shelf) close() {
+	s.mu.Lock()
+	s.stop()
+	for len(s.kinds) > 0 {
+		s.clear(s.kinds[0])
+	}
+	s.mu.Unlock()
+	s.work.Wait()
+}
