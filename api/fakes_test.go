@@ -54,22 +54,29 @@ type recordingQueue struct {
 }
 
 func (q *recordingQueue) Enqueue(ctx context.Context, d eval.Dispatch) error {
+	if err := q.problem(); err != nil {
+		return err
+	}
+	if err := q.Queue.Enqueue(ctx, d); err != nil {
+		return err
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.err != nil {
-		return q.err
-	}
 	q.enqueued = append(q.enqueued, d)
-	return q.Queue.Enqueue(ctx, d)
+	return nil
 }
 
 func (q *recordingQueue) Cancel(ctx context.Context, key eval.Key) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.err != nil {
-		return q.err
+	if err := q.problem(); err != nil {
+		return err
 	}
 	return q.Queue.Cancel(ctx, key)
+}
+
+func (q *recordingQueue) problem() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err
 }
 
 func (q *recordingQueue) refuse(err error) {

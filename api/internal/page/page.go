@@ -49,7 +49,7 @@ func New(api *rest.API, openapi []byte, monitor bool) (*Pages, error) {
 // Routes adds the pages.
 func (p *Pages) Routes(e *echo.Echo) {
 	e.GET("/", p.showHome)
-	e.GET("/docs", func(c echo.Context) error { return p.html(c, p.docs) })
+	e.GET("/docs", p.showDocs)
 	e.GET("/openapi.yaml", func(c echo.Context) error {
 		return c.Blob(http.StatusOK, "application/yaml", p.openapi)
 	})

@@ -47,11 +47,9 @@ func (a *API) cancel(c echo.Context) error {
 		return err
 	}
 	a.Log.Info("cancel accepted", "id", e.ID, "status", e.Status, "reason", req.Reason)
-	if a.Queue != nil {
-		// The worker learns it by its next beat in any case.
-		if err := a.Queue.Cancel(context.WithoutCancel(ctx), key); err != nil {
-			a.Log.Warn("the queue does not answer; the worker learns of the cancel by its next beat", "id", e.ID, "err", err)
-		}
+	// The worker learns it by its next beat in any case.
+	if err := a.Queue.Cancel(context.WithoutCancel(ctx), key); err != nil {
+		a.Log.Warn("the queue does not answer; the worker learns of the cancel by its next beat", "id", e.ID, "err", err)
 	}
 	if wait > 0 && !e.Status.Terminal() {
 		if now, err := a.await(ctx, key, wait); err == nil {

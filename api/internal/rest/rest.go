@@ -75,14 +75,14 @@ func New(o Options) *API { return &API{Options: o, began: time.Now()} }
 
 // Routes adds the routes below /api/v1.
 func (a *API) Routes(e *echo.Echo) {
-	v1 := e.Group("/api/v1", linger)
+	v1 := e.Group("/api/v1")
 
-	v1.POST("/evaluations", a.submit)
-	v1.POST("/evaluations/batch", a.submitBatch, httpkit.BodyLimit(a.BatchBodyLimit))
+	v1.POST("/evaluations", a.submit, linger)
+	v1.POST("/evaluations/batch", a.submitBatch, linger, httpkit.BodyLimit(a.BatchBodyLimit))
 	v1.GET("/evaluations", a.list)
 	v1.GET("/evaluations/:id", a.get)
 	v1.GET("/evaluations/:id/attempts", a.attempts)
-	v1.POST("/evaluations/:id/cancel", a.cancel)
+	v1.POST("/evaluations/:id/cancel", a.cancel, linger)
 	v1.POST("/evaluations/:id/retry", a.retry)
 	v1.GET("/evaluations/:id/events", a.events)
 	v1.GET("/evaluations/:id/output/:stream", a.output)
@@ -94,7 +94,7 @@ func (a *API) Routes(e *echo.Echo) {
 	v1.POST("/queues/:name/resume", a.resumeQueue)
 
 	v1.GET("/dead-letters", a.listDeadLetters)
-	v1.POST("/dead-letters/retry", a.retryDeadLetters)
+	v1.POST("/dead-letters/retry", a.retryDeadLetters, linger)
 	v1.POST("/dead-letters/:id/retry", a.retry)
 	v1.DELETE("/dead-letters/:id", a.deleteDeadLetter)
 

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,7 +27,9 @@ const (
 	maxBatch = 1000
 	// enqueueTime bounds what a request spends on the queue after its
 	// evaluations are written: the reconciler does what is left.
-	enqueueTime = 2 * time.Second
+	enqueueTime = 5 * time.Second
+	// enqueueAtOnce is how many of a batch are on their way at once.
+	enqueueAtOnce = 8
 	// maxKeyBytes bounds an idempotency key.
 	maxKeyBytes = 255
 )
@@ -173,24 +177,30 @@ func (a *API) create(c echo.Context, asked, granted []eval.Spec, batch, key stri
 }
 
 // enqueue is the fast path to the workers. They are told of what is queued
-// in any case by the reconciler, so a failure is no error here.
+// in any case by the reconciler, so a failure is no error here; the first one
+// ends it.
 func (a *API) enqueue(ctx context.Context, created []eval.Evaluation) {
-	if a.Queue == nil {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), enqueueTime)
 	defer cancel()
-	now := time.Now()
-	for i, e := range created {
-		if e.Spec.RunAt != nil && e.Spec.RunAt.After(now) {
-			continue
-		}
-		if err := a.Queue.Enqueue(ctx, e.Dispatch()); err != nil {
-			a.Metrics.NotEnqueued.Add(float64(len(created) - i))
-			a.Log.Warn("accepted, but the queue does not answer; it runs when the reconciler brings it back", "id", e.ID, "err", err)
-			return
-		}
+	var next, done atomic.Int64
+	var wg sync.WaitGroup
+	for range min(enqueueAtOnce, len(created)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(created)); i = next.Add(1) - 1 {
+				e := created[i]
+				if e.Spec.RunAt == nil || !e.Spec.RunAt.After(time.Now()) {
+					if err := a.Queue.Enqueue(ctx, e.Dispatch()); err != nil {
+						next.Store(int64(len(created)))
+						a.Log.Warn("accepted, but the queue does not answer; it runs when the reconciler brings it back", "id", e.ID, "err", err)
+						return
+					}
+				}
+				done.Add(1)
+			}
+		})
 	}
+	wg.Wait()
+	a.Metrics.NotEnqueued.Add(float64(int64(len(created)) - done.Load()))
 }
 
 // known finds languages for the validation.
