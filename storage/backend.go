@@ -51,7 +51,7 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger) (*Backend, error
 }
 
 func (b *Backend) openStore(ctx context.Context, cfg Config) error {
-	options := sqlstore.Options{Rules: cfg.Rules, Now: cfg.Now, MaxConnections: cfg.MaxConnections, Durable: cfg.Durable}
+	options := sqlstore.Options{Rules: cfg.Rules, Now: cfg.Now, MaxConnections: cfg.MaxConnections, Durable: cfg.Durable, Timeout: cfg.Timeout}
 	switch cfg.Backend {
 	case Memory:
 		b.Store = memory.NewStore(memory.Options{MaxEvaluations: cfg.MaxEvaluations, Rules: cfg.Rules, Now: cfg.Now})

@@ -45,6 +45,8 @@ type Config struct {
 	MaxEvaluations int
 	// Durable makes SQLite wait for the disk at each commit, against power cuts.
 	Durable bool
+	// Timeout bounds each operation of a database; 0 is 20 seconds.
+	Timeout time.Duration
 
 	Rules eval.Rules       // default: eval.DefaultRules
 	Now   func() time.Time // for tests; default: the backend's clock

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -34,6 +35,17 @@ func TestPostgresGoesAndComesBack(t *testing.T) {
 			require.NoError(t, b.Ready(t.Context()))
 		})
 	}
+}
+
+func TestPostgresThatHangsIsUnavailable(t *testing.T) {
+	server := testkit.Postgres(t, testkit.Private())
+	b := open(t, storage.Config{DatabaseURL: server.NewDatabase(t), AutoMigrate: true, MaxConnections: 4, Timeout: 300 * time.Millisecond})
+	create(t, b.Store, "before")
+	server.Pause()
+	evaltest.TestUnreachable(t, b.Store)
+	server.Resume()
+	testkit.Eventually(t, func() bool { return b.Ready(t.Context()) == nil }, "it answers again")
+	complete(t, b.Store, "before")
 }
 
 func TestNothingIsHalfWrittenWhenPostgresDies(t *testing.T) {

@@ -27,12 +27,14 @@ type dialect struct {
 	skipLocked string // after a SELECT of evaluations that nobody else is changing
 	cursor     string // the value of a new event's cursor; %d is its number within the transaction
 	fence      string // the events that a feed may show
+	rows       int    // how many one statement inserts: databases bound the values of a statement
 	classify   func(error) *eval.Error
 }
 
 var sqliteDialect = dialect{
 	name:     "sqlite",
 	cursor:   "NULL", // AUTOINCREMENT gives the number
+	rows:     50,     // a thousand rows: 85 ms; with 500 at once 256 ms
 	classify: classifySQLite,
 }
 
@@ -41,6 +43,7 @@ var postgresDialect = dialect{
 	lock:       " FOR UPDATE OF e",
 	skipLocked: " FOR UPDATE SKIP LOCKED",
 	cursor:     "(pg_current_xact_id()::text::bigint << 12) + %d",
+	rows:       500, // a thousand rows: 59 ms; with 100 at once 92 ms
 	fence:      " AND cursor < (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 12)",
 	classify:   classifyPostgres,
 }

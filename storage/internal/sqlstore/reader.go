@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +53,9 @@ func (s *Store) List(ctx context.Context, q eval.Query) (eval.Page, error) {
 	}
 	if len(q.Verdict) > 0 {
 		w.and("e.verdict IN ?", q.Verdict)
+		if !slices.Contains(q.Verdict, "") {
+			w.and("e.verdict <> ''") // as the index says it
+		}
 	}
 	if q.Language != "" {
 		w.and("e.language = ?", q.Language)

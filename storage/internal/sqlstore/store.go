@@ -29,13 +29,20 @@ type Options struct {
 	// Durable makes SQLite wait for the disk at each commit, so that not even
 	// a power cut loses the last ones. A crash of the process never does.
 	Durable bool
+	// Timeout bounds each operation, for a database that has stopped
+	// answering. Default: DefaultTimeout.
+	Timeout time.Duration
 }
+
+// DefaultTimeout is long enough for a batch of a thousand large programs.
+const DefaultTimeout = 20 * time.Second
 
 // Store is an [eval.Store] in a database.
 type Store struct {
 	dialect dialect
 	rules   eval.Rules
 	now     func() time.Time
+	timeout time.Duration
 	write   *gorm.DB
 	read    *gorm.DB // the same as write, except for SQLite
 	closing []io.Closer
@@ -53,8 +60,11 @@ func newStore(d dialect, o Options, write, read *gorm.DB, closing ...io.Closer) 
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Timeout <= 0 {
+		o.Timeout = DefaultTimeout
+	}
 	return &Store{
-		dialect: d, rules: o.Rules, write: write, read: read, closing: closing,
+		dialect: d, rules: o.Rules, timeout: o.Timeout, write: write, read: read, closing: closing,
 		now: func() time.Time { return eval.StoreTime(o.Now()) },
 	}
 }
@@ -79,8 +89,7 @@ func (s *Store) Close() error {
 
 // Ping returns nil when the database answers. KindUnavailable.
 func (s *Store) Ping(ctx context.Context) error {
-	var one int
-	return s.dialect.fail(ctx, s.read.WithContext(ctx).Raw("SELECT 1 FROM evaluations LIMIT 1").Scan(&one).Error)
+	return s.look(ctx, func(*sql.Rows) error { return nil }, "SELECT 1 FROM evaluations LIMIT 1")
 }
 
 // tx is one transaction.
@@ -96,7 +105,9 @@ type tx struct {
 const beginTries = 3
 
 // transact runs fn in a transaction on the connection that writes.
-func (s *Store) transact(ctx context.Context, fn func(*tx) error) (err error) {
+func (s *Store) transact(caller context.Context, fn func(*tx) error) (err error) {
+	ctx, cancel := context.WithTimeout(caller, s.timeout)
+	defer cancel()
 	var db *gorm.DB
 	for range beginTries {
 		db = s.write.WithContext(ctx).Begin()
@@ -105,7 +116,7 @@ func (s *Store) transact(ctx context.Context, fn func(*tx) error) (err error) {
 		}
 	}
 	if err != nil {
-		return s.dialect.fail(ctx, err)
+		return s.dialect.fail(caller, err)
 	}
 	done := false
 	defer func() {
@@ -114,10 +125,10 @@ func (s *Store) transact(ctx context.Context, fn func(*tx) error) (err error) {
 		}
 	}()
 	if err := fn(&tx{db: db, store: s, now: s.now()}); err != nil {
-		return s.dialect.fail(ctx, err)
+		return s.dialect.fail(caller, err)
 	}
 	done = true
-	return s.dialect.fail(ctx, db.Commit().Error)
+	return s.dialect.fail(caller, db.Commit().Error)
 }
 
 // exec runs a statement and returns how many rows it touched.
@@ -142,8 +153,10 @@ func rows(db *gorm.DB, each func(*sql.Rows) error, query string, args ...any) er
 }
 
 // look runs a query outside of any transaction.
-func (s *Store) look(ctx context.Context, each func(*sql.Rows) error, query string, args ...any) error {
-	return s.dialect.fail(ctx, rows(s.read.WithContext(ctx), each, query, args...))
+func (s *Store) look(caller context.Context, each func(*sql.Rows) error, query string, args ...any) error {
+	ctx, cancel := context.WithTimeout(caller, s.timeout)
+	defer cancel()
+	return s.dialect.fail(caller, rows(s.read.WithContext(ctx), each, query, args...))
 }
 
 func jitter() float64 { return rand.Float64() }

@@ -11,14 +11,10 @@ import (
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
-// insertAtOnce is how many rows one statement writes: databases bound the
-// number of values in a statement.
-const insertAtOnce = 500
-
 // insert writes new evaluations with their first events. An id that is taken
 // is a KindConflict error.
 func (t *tx) insert(changes []eval.Change) error {
-	for part := range slices.Chunk(changes, insertAtOnce) {
+	for part := range slices.Chunk(changes, t.store.dialect.rows) {
 		if err := t.insertPart(part); err != nil {
 			return err
 		}
@@ -60,7 +56,7 @@ func (t *tx) insertPart(changes []eval.Change) error {
 	if _, err := t.exec("INSERT INTO programs (project_id, evaluation_id, spec) VALUES "+tuples(marks(3), len(changes)), programs...); err != nil {
 		return err
 	}
-	for part := range slices.Chunk(tags, 4*insertAtOnce) {
+	for part := range slices.Chunk(tags, 4*t.store.dialect.rows) {
 		if _, err := t.exec("INSERT INTO tags (project_id, tag, created_at, evaluation_id) VALUES "+tuples(marks(4), len(part)/4), part...); err != nil {
 			return err
 		}
