@@ -157,11 +157,11 @@ func TestQueueDepthsAreMetrics(t *testing.T) {
 		all := map[string]float64{}
 		for _, f := range families {
 			for _, m := range f.GetMetric() {
-				name := f.GetName()
+				name := []string{f.GetName()}
 				for _, l := range m.GetLabel() {
-					name += "/" + l.GetValue()
+					name = append(name, l.GetValue())
 				}
-				all[name] = m.GetGauge().GetValue()
+				all[strings.Join(name, "/")] = m.GetGauge().GetValue()
 			}
 		}
 		return all

@@ -115,7 +115,7 @@ func (a *attempt) outcome(ctx context.Context) (o eval.Outcome) {
 
 // execute runs the program at an executor, with its output relayed to those who watch.
 func (a *attempt) execute(ctx context.Context) (eval.Result, string, error) {
-	ctx, span := otel.Tracer("crucible/worker").Start(ctx, "run")
+	_, span := otel.Tracer("crucible/worker").Start(ctx, "run")
 	defer span.End()
 	run, cancel := context.WithCancelCause(trace.ContextWithSpan(a.run, span))
 	defer cancel(nil)
@@ -231,21 +231,21 @@ func (a *attempt) report(now eval.Evaluation, o eval.Outcome) (string, error) {
 		kind = o.Failure.Kind
 	}
 	a.h.metrics.attempts.WithLabelValues(string(now.Status), string(kind)).Inc()
-	took := time.Since(a.since).Round(100 * time.Microsecond)
+	took := float64(time.Since(a.since).Round(100*time.Microsecond).Microseconds()) / 1000
 	switch now.Status {
 	case eval.Completed:
-		a.log.Info("evaluation completed", "verdict", now.Verdict, "cause", now.Cause, "executor", o.Executor, "took", took)
+		a.log.Info("evaluation completed", "verdict", now.Verdict, "cause", now.Cause, "executor", o.Executor, "took_ms", took)
 	case eval.Cancelled:
-		a.log.Info("evaluation cancelled", "reason", now.Reason, "took", took)
+		a.log.Info("evaluation cancelled", "reason", now.Reason, "took_ms", took)
 	case eval.Failed:
-		a.log.Error("evaluation failed: dead letter", "kind", kind, "error", message(o), "took", took)
+		a.log.Error("evaluation failed: dead letter", "kind", kind, "error", message(o), "took_ms", took)
 		return "", &task.Failure{Err: fmt.Errorf("%s: %s", kind, message(o)), Final: true}
 	case eval.Queued:
 		delay := time.Duration(0)
 		if now.NextDispatchAt != nil {
 			delay = now.NextDispatchAt.Sub(now.UpdatedAt)
 		}
-		a.log.Warn("evaluation queued again", "kind", kind, "error", message(o), "delay", delay, "tries", now.Tries, "took", took)
+		a.log.Warn("evaluation queued again", "kind", kind, "error", message(o), "delay_ms", delay.Milliseconds(), "tries", now.Tries, "took_ms", took)
 		if kind.Info().Retry == eval.RetryCounted {
 			return "", &task.Failure{Err: fmt.Errorf("%s: %s", kind, message(o)), Delay: delay}
 		}

@@ -160,7 +160,7 @@ func (r *Reconciler) reap(ctx context.Context) error {
 				why = e.Failure.Message
 			}
 			r.reaped.WithLabelValues(string(e.Status)).Inc()
-			r.log.Warn("evaluation taken from a lost worker", "evaluation", e.ID, "attempt", e.Attempt, "worker", e.Worker, "status", e.Status, "reason", why)
+			r.log.Warn("evaluation taken from a lost worker", "evaluation", e.ID, "attempt", e.Attempt, "lost_worker", e.Worker, "status", e.Status, "reason", why)
 		}
 		if len(reaped) < batch {
 			return nil
