@@ -3,8 +3,8 @@
 //
 // All groups of one executor lie in one folder of its own, below the group in
 // which the executor runs, so that limits of a container or a unit go on to
-// hold for everything. The folder is locked for as long as the executor
-// lives: another one that finds it unlocked knows that its owner is dead, and
+// hold for everything. The folder, in each hierarchy, is locked for as long as
+// the executor lives: another one that finds it unlocked knows that its owner is dead, and
 // removes it.
 package cgroup
 
@@ -89,10 +89,22 @@ func Open() (Tree, error) {
 	return OpenV2(found.Unified, os.Mkdir)
 }
 
-// claim makes a folder of a new name in each of dirs and locks the first.
-// Another executor may take it for abandoned before it is locked, and remove
-// it: then there is another try.
-func claim(dirs []string, mkdir func(string, os.FileMode) error) (name string, lock *os.File, err error) {
+// locks are held on the folders of one executor, one in each hierarchy.
+type locks []*os.File
+
+func (l locks) Close() error {
+	var errs []error
+	for _, f := range l {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// claim makes a folder of a new name in each of dirs and locks each: two
+// executors may share one hierarchy and not the others. Another executor may
+// take it for abandoned before it is locked, and remove it: then there is
+// another try.
+func claim(dirs []string, mkdir func(string, os.FileMode) error) (name string, held locks, err error) {
 	for range 20 {
 		name = fmt.Sprintf("%s%d-%x", prefix, os.Getpid(), time.Now().UnixNano())
 		for _, dir := range dirs {
@@ -100,19 +112,26 @@ func claim(dirs []string, mkdir func(string, os.FileMode) error) (name string, l
 				break
 			}
 		}
-		if err == nil {
-			lock, err = lockFolder(filepath.Join(dirs[0], name))
-		}
-		if err == nil {
-			// Whoever removes it holds the lock meanwhile. We hold it now, so what is
-			// here stays; but what was removed before leaves a lock on nothing.
-			if err = allThere(dirs, name); err == nil {
-				return name, lock, nil
+		held = nil
+		for _, dir := range dirs {
+			var lock *os.File
+			if err == nil {
+				lock, err = lockFolder(filepath.Join(dir, name))
 			}
-			_ = lock.Close()
+			if err == nil {
+				held = append(held, lock)
+			}
 		}
-		for i := range dirs {
-			_ = unix.Rmdir(filepath.Join(dirs[len(dirs)-1-i], name))
+		if err == nil {
+			// Whoever removes one holds its lock meanwhile. We hold all now, so what
+			// is here stays; but what was removed before leaves a lock on nothing.
+			if err = allThere(dirs, name); err == nil {
+				return name, held, nil
+			}
+		}
+		_ = held.Close()
+		for _, dir := range dirs {
+			_ = unix.Rmdir(filepath.Join(dir, name))
 		}
 		if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
 			break
@@ -143,25 +162,17 @@ func allThere(dirs []string, name string) error {
 	return nil
 }
 
-// reclaim removes the folders of executors that are dead.
+// reclaim removes the folders of executors that are dead, in each hierarchy
+// by itself.
 func reclaim(dirs []string) {
-	for _, name := range folders(dirs[0]) {
-		lock, err := lockFolder(filepath.Join(dirs[0], name))
-		if err != nil {
-			continue // its owner lives
-		}
-		for i := range dirs {
-			// The locked one last, so that a rest can be found again.
-			_ = removeAll(filepath.Join(dirs[len(dirs)-1-i], name))
-		}
-		_ = lock.Close()
-	}
-	// The locked one is made first and removed last: what has none is a rest.
-	for _, dir := range dirs[1:] {
+	for _, dir := range dirs {
 		for _, name := range folders(dir) {
-			if _, err := os.Stat(filepath.Join(dirs[0], name)); errors.Is(err, os.ErrNotExist) {
-				_ = removeAll(filepath.Join(dir, name))
+			lock, err := lockFolder(filepath.Join(dir, name))
+			if err != nil {
+				continue // its owner lives
 			}
+			_ = removeAll(filepath.Join(dir, name))
+			_ = lock.Close()
 		}
 	}
 }

@@ -175,3 +175,25 @@ func TestManyExecutors(t *testing.T) {
 		require.NoError(t, <-errs)
 	}
 }
+
+// TestExecutorsThatShareSomeHierarchies reclaims as an executor does that is
+// in the same groups as a living one except for memory.
+func TestExecutorsThatShareSomeHierarchies(t *testing.T) {
+	tree, err := cgroup.Open()
+	if err != nil {
+		t.Skip(err)
+	}
+	defer func() { require.NoError(t, tree.Close()) }()
+	if tree.Version() != 1 {
+		t.Skip("there is one hierarchy only")
+	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	require.NoError(t, err)
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	require.NoError(t, err)
+	place := cgroup.Locate(string(own), string(mounts))
+	cgroup.Reclaim([]string{t.TempDir(), place.Controllers["pids"], place.Controllers["cpuacct"]})
+	g, err := tree.New()
+	require.NoError(t, err, "the living executor lost its folders")
+	require.NoError(t, g.Remove())
+}

@@ -16,14 +16,14 @@ import (
 type v1Tree struct {
 	memory, pids, cpuacct string // folders of this executor
 	dirs                  []string
-	lock                  *os.File
+	held                  locks
 	next                  atomic.Int64
 }
 
 func openV1(controllers map[string]string) (Tree, error) {
 	parents := []string{controllers["memory"], controllers["pids"], controllers["cpuacct"]}
 	reclaim(parents)
-	name, lock, err := claim(parents, os.Mkdir)
+	name, held, err := claim(parents, os.Mkdir)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func openV1(controllers map[string]string) (Tree, error) {
 		memory:  filepath.Join(parents[0], name),
 		pids:    filepath.Join(parents[1], name),
 		cpuacct: filepath.Join(parents[2], name),
-		lock:    lock,
+		held:    held,
 	}
 	t.dirs = []string{t.memory, t.pids, t.cpuacct}
 	return t, nil
@@ -41,13 +41,12 @@ func (t *v1Tree) Version() int { return 1 }
 
 func (t *v1Tree) Close() error {
 	var errs []error
-	for i := range t.dirs {
-		// The locked one last: see reclaim.
-		if err := removeAll(t.dirs[len(t.dirs)-1-i]); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for _, dir := range t.dirs {
+		if err := removeAll(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, t.lock.Close())...)
+	return errors.Join(append(errs, t.held.Close())...)
 }
 
 func (t *v1Tree) New() (Group, error) {

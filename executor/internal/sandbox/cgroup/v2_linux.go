@@ -15,7 +15,7 @@ import (
 
 type v2Tree struct {
 	dir   string
-	lock  *os.File
+	held  locks
 	mkdir func(string, os.FileMode) error
 	next  atomic.Int64
 }
@@ -41,11 +41,11 @@ func OpenV2(parent string, mkdir func(string, os.FileMode) error) (Tree, error) 
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	reclaim([]string{parent})
-	name, lock, err := claim([]string{parent}, mkdir)
+	name, held, err := claim([]string{parent}, mkdir)
 	if err != nil {
 		return nil, err
 	}
-	t := &v2Tree{dir: filepath.Join(parent, name), lock: lock, mkdir: mkdir}
+	t := &v2Tree{dir: filepath.Join(parent, name), held: held, mkdir: mkdir}
 	if err := write(t.dir, "cgroup.subtree_control", controllers); err != nil {
 		_ = t.Close()
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -85,7 +85,7 @@ func (t *v2Tree) Close() error {
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(err, t.lock.Close())
+	return errors.Join(err, t.held.Close())
 }
 
 func (t *v2Tree) New() (Group, error) {
