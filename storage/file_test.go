@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -136,4 +137,25 @@ func TestABrokenFileIsNamed(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("{"), 0o600))
 	_, err := storage.Open(t.Context(), cfg, nil)
 	require.ErrorContains(t, err, path)
+}
+
+func TestHalfWrittenBlobsAreSweptUp(t *testing.T) {
+	cfg := storage.Config{Backend: storage.SQLite, DataDir: t.TempDir()}
+	b := open(t, cfg)
+	digest, _, err := b.Blobs.Put(t.Context(), strings.NewReader("hello"))
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+	folder := filepath.Join(cfg.DataDir, "blobs", digest[:2])
+	old, young := filepath.Join(folder, "x.1.tmp"), filepath.Join(folder, "y.2.tmp")
+	for _, path := range []string{old, young} {
+		require.NoError(t, os.WriteFile(path, []byte("half"), 0o600))
+	}
+	yesterday := time.Now().Add(-25 * time.Hour)
+	require.NoError(t, os.Chtimes(old, yesterday, yesterday))
+	require.NoError(t, os.Chtimes(filepath.Join(folder, digest), yesterday, yesterday))
+	b = open(t, cfg)
+	require.NoFileExists(t, old)
+	require.FileExists(t, young, "another process may be writing it")
+	_, _, err = b.Blobs.Open(t.Context(), digest, 0, -1)
+	require.NoError(t, err)
 }

@@ -202,9 +202,9 @@ func (e Evaluation) Cursor() string { return Cursor{e.CreatedAt, e.ID}.encode("e
 // Cursor is the place after d in a list of dead letters.
 func (d DeadLetter) Cursor() string { return Cursor{d.FailedAt, d.ID}.encode("dead_letters") }
 
-// Precedes reports whether an entry with this time and id comes after the
-// cursor in the list.
-func (c Cursor) Precedes(at time.Time, id ID) bool {
+// Before reports whether the cursor stands before an entry with this time and
+// id, so that the entry is still to come.
+func (c Cursor) Before(at time.Time, id ID) bool {
 	return at.Before(c.At) || at.Equal(c.At) && id < c.ID
 }
 

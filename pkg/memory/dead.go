@@ -22,7 +22,7 @@ func (s *Store) ListDeadLetters(ctx context.Context, q eval.DeadLetterQuery) (ev
 		}
 		for _, r := range p.order {
 			if d := r.dead; d != nil &&
-				(cursor == nil || cursor.Precedes(d.FailedAt, d.ID)) &&
+				(cursor == nil || cursor.Before(d.FailedAt, d.ID)) &&
 				(q.Kind == "" || q.Kind == d.Failure.Kind) &&
 				(q.Language == "" || q.Language == d.Language) {
 				page.DeadLetters = append(page.DeadLetters, *d)

@@ -48,7 +48,7 @@ func (s *Store) List(ctx context.Context, q eval.Query) (eval.Page, error) {
 		}
 		for _, r := range slices.Backward(p.order) {
 			e := r.eval
-			if cursor != nil && !cursor.Precedes(e.CreatedAt, e.ID) || !matches(q, e) {
+			if cursor != nil && !cursor.Before(e.CreatedAt, e.ID) || !matches(q, e) {
 				continue
 			}
 			if len(page.Evaluations) == q.Limit {

@@ -42,12 +42,36 @@ func OpenFolder(path string) (*Blobs, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("the folder of the blobs cannot be made: %w", err)
 	}
+	if err := sweep(path); err != nil {
+		return nil, fmt.Errorf("clean the folder of the blobs: %w", err)
+	}
 	// Temporary files lie beside the blobs, so that the last step is a rename.
 	bucket, err := fileblob.OpenBucket(path, &fileblob.Options{NoTempDir: true, Metadata: fileblob.MetadataDontWrite, DirFileMode: 0o700})
 	if err != nil {
 		return nil, fmt.Errorf("open the folder of the blobs: %w", err)
 	}
 	return &Blobs{bucket: bucket, folder: path}, nil
+}
+
+// abandoned is the age at which nobody can still be writing a temporary file.
+const abandoned = 24 * time.Hour
+
+// sweep removes what processes that were killed have left half-written.
+func sweep(folder string) error {
+	left, err := filepath.Glob(filepath.Join(folder, "??", "*.tmp"))
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		info, err := os.Stat(path)
+		if err == nil && time.Since(info.ModTime()) > abandoned {
+			err = os.Remove(path)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // OpenURL opens the bucket that url names: file:///folder or s3://bucket?region=...
