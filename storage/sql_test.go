@@ -183,3 +183,12 @@ func TestFeedWaitsForWhoCommitsLate(t *testing.T) {
 	}, "both events are there")
 	require.Equal(t, []eval.ID{"late", "early"}, []eval.ID{events[0].ID, events[1].ID})
 }
+
+func TestAFolderMayHaveAnyName(t *testing.T) {
+	for _, name := range []string{"with space", "per%20cent", "question?mark", "hash#tag", "ä&b=c", "plus+"} {
+		dir := filepath.Join(t.TempDir(), name)
+		b := open(t, storage.Config{Backend: storage.SQLite, DataDir: dir})
+		create(t, b.Store, "a")
+		require.FileExists(t, filepath.Join(dir, "crucible.db"))
+	}
+}
