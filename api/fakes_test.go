@@ -3,6 +3,11 @@ package api_test
 import (
 	"context"
 	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
@@ -143,4 +148,14 @@ func (s *brokenStore) Stats(ctx context.Context, project string) (eval.Stats, er
 		return eval.Stats{}, err
 	}
 	return s.Store.Stats(ctx, project)
+}
+
+func newID() eval.ID { return eval.ID(uuid.Must(uuid.NewV7()).String()) }
+
+// spec is a small program, as the API would store it.
+func spec(t testing.TB) eval.Spec {
+	t.Helper()
+	granted, bad := eval.DefaultPolicy().Validate(eval.Spec{Program: eval.Program{Language: "python", Code: eval.Bytes("1")}}, time.Now(), nil)
+	require.Empty(t, bad)
+	return granted
 }
