@@ -118,12 +118,19 @@ func (p target) outcomes(t *testing.T) {
 	}
 }
 
+func requireAccepted(t *testing.T, e client.Evaluation) {
+	t.Helper()
+	require.Equal(t, eval.Completed, e.Status, "%+v", e.Failure)
+	require.NotNil(t, e.Result)
+	require.Equal(t, eval.Accepted, e.Verdict, "exit code %v, signal %q, stderr %q", e.Result.ExitCode, e.Result.Signal, e.Result.Stderr.Data)
+}
+
 func limited(s eval.Spec, l eval.Limits) eval.Spec  { s.Limits = l; return s }
 func withStdin(s eval.Spec, input string) eval.Spec { s.Stdin = eval.Bytes(input); return s }
 
 func (p target) largeCode(t *testing.T) {
 	e := p.run(t, python("# "+strings.Repeat("x", 900<<10)+"\nprint('read it all')"))
-	require.Equal(t, eval.Accepted, e.Verdict, "%+v", e.Failure)
+	requireAccepted(t, e)
 	require.Equal(t, "read it all\n", string(e.Result.Stdout.Data))
 }
 
@@ -133,6 +140,7 @@ func (p target) everyByte(t *testing.T) {
 		want[i] = byte(i)
 	}
 	e := p.run(t, python("import sys\nsys.stdout.buffer.write(bytes(range(256)))"))
+	requireAccepted(t, e)
 	require.Equal(t, want, e.Result.Stdout.Data)
 	var whole bytes.Buffer
 	_, err := p.api.Output(t.Context(), e.ID, "stdout", 0, &whole)
@@ -152,7 +160,7 @@ func (p target) batch(t *testing.T) {
 	require.Len(t, b.Evaluations, 50)
 	for i, e := range b.Evaluations {
 		e = p.await(t, e)
-		require.Equal(t, eval.Accepted, e.Verdict)
+		requireAccepted(t, e)
 		require.Equal(t, fmt.Sprintf("number %d\n", i), string(e.Result.Stdout.Data))
 	}
 }
@@ -161,10 +169,7 @@ func (p target) liveOutput(t *testing.T) {
 	// It ends only when it is cancelled, so what is seen was seen before.
 	e, err := p.api.Submit(t.Context(), python("import time\nprint('alive', flush=True)\ntime.sleep(30)"), 0, "")
 	require.NoError(t, err)
-	seen := p.follow(t, e.ID, func(ev client.Event) bool { return ev.Type == string(eval.RunStdout) })
-	var chunk eval.OutputChunk
-	require.NoError(t, json.Unmarshal(seen.Data, &chunk))
-	require.Equal(t, "alive\n", string(chunk.Data))
+	p.printed(t, e.ID, "alive\n")
 	now, err := p.api.Get(t.Context(), e.ID, 0)
 	require.NoError(t, err)
 	require.Equal(t, eval.Running, now.Status)
@@ -188,10 +193,24 @@ func (p target) follow(t *testing.T, id eval.ID, found func(client.Event) bool) 
 	return last
 }
 
+// printed waits until a running program has written exactly this.
+func (p target) printed(t *testing.T, id eval.ID, want string) {
+	t.Helper()
+	var got []byte
+	p.follow(t, id, func(ev client.Event) bool {
+		var chunk eval.OutputChunk
+		if ev.Type == string(eval.RunStdout) && json.Unmarshal(ev.Data, &chunk) == nil {
+			got = append(got, chunk.Data...)
+		}
+		return len(got) >= len(want)
+	})
+	require.Equal(t, want, string(got))
+}
+
 func (p target) cancelRunning(t *testing.T) {
 	e, err := p.api.Submit(t.Context(), python("import time\nprint('partial', flush=True)\ntime.sleep(30)"), 0, "")
 	require.NoError(t, err)
-	p.follow(t, e.ID, func(ev client.Event) bool { return ev.Type == string(eval.RunStdout) })
+	p.printed(t, e.ID, "partial\n")
 	began := time.Now()
 	_, err = p.api.Cancel(t.Context(), e.ID, "changed my mind")
 	require.NoError(t, err)
@@ -217,7 +236,7 @@ func (p target) largeOutput(t *testing.T) {
 	}
 	spec := limited(python("import sys\nsys.stdout.write(''.join('%015d\\n' % i for i in range(720896)))"), eval.Limits{OutputBytes: 16 << 20})
 	e := p.run(t, spec)
-	require.Equal(t, eval.Accepted, e.Verdict, "%+v", e.Failure)
+	requireAccepted(t, e)
 	require.EqualValues(t, size, e.Result.Stdout.Bytes)
 	require.False(t, e.Result.Stdout.Truncated)
 	var whole bytes.Buffer
