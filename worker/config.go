@@ -28,7 +28,7 @@ type Config struct {
 	Beat time.Duration
 	// Reconcile is the time between two looks for evaluations that the queue has lost. Default: 250 ms.
 	Reconcile time.Duration
-	// Again is how long an evaluation that waits in the queue is trusted to be there. Default: 30 s.
+	// Again is how long an evaluation that waits in the queue is trusted to be there. Default: 15 s.
 	Again time.Duration
 	// CheckInterval is how often an idle worker looks into the queue: most of the delay of a submission. Each look is
 	// one command per queue. Default: 10 ms; 5 ms where Redis is in the same process.
@@ -76,7 +76,7 @@ func (c Config) resolve(embedded bool) (Config, error) {
 	}{
 		{"lease", &c.Lease, 15 * time.Second},
 		{"reconcile", &c.Reconcile, 250 * time.Millisecond},
-		{"again", &c.Again, 30 * time.Second},
+		{"again", &c.Again, 15 * time.Second},
 		{"check interval", &c.CheckInterval, look},
 		{"drain", &c.Drain, 30 * time.Second},
 	} {

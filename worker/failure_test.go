@@ -41,7 +41,7 @@ func (r *rig) settled() {
 // wait is until, in a bubble.
 func (r *rig) wait(key eval.Key, atMost time.Duration) eval.Evaluation {
 	r.t.Helper()
-	for end := time.Now().Add(atMost); ; <-time.After(100 * time.Millisecond) {
+	for end := time.Now().Add(atMost); ; <-time.After(max(atMost/1000, 100*time.Millisecond)) {
 		if e := r.get(key); e.Status.Terminal() {
 			return e
 		}

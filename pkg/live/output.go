@@ -26,6 +26,8 @@ const (
 	readers = 64
 	// slice bounds one blocking read: how late a reader notices that its context has ended.
 	slice = 500 * time.Millisecond
+	// readPatience is how long Redis may take to answer, beyond the wait that was asked for. Nobody's run waits for it.
+	readPatience = 2 * time.Second
 	// pollEvery is the pause of those who poll.
 	pollEvery = 200 * time.Millisecond
 	// atMost is how many chunks one Read returns.
@@ -130,7 +132,7 @@ func (l *OutputLog) read(ctx context.Context, client *redis.Client, key eval.Key
 	if !l.gate.Allow() {
 		return nil, closedGate()
 	}
-	limited, cancel := context.WithTimeout(ctx, max(block, 0)+patience)
+	limited, cancel := context.WithTimeout(ctx, max(block, 0)+readPatience)
 	defer cancel()
 	streams, err := client.XRead(limited, &redis.XReadArgs{Streams: []string{outputKey(key), after}, Count: atMost, Block: block}).Result()
 	if errors.Is(err, redis.Nil) {

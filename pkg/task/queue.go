@@ -68,6 +68,30 @@ func (q *Queue) Enqueue(ctx context.Context, d eval.Dispatch) error {
 	return q.guarded(ctx, func(ctx context.Context) error { return q.enqueue(ctx, d) })
 }
 
+// EnqueueAll is Enqueue for dispatches of which most may be waiting in the queue already, as the reconciler has them:
+// those are found in one round trip. An error leaves the rest undone. KindUnavailable.
+func (q *Queue) EnqueueAll(ctx context.Context, all []eval.Dispatch) error {
+	states := make([]*redis.StringCmd, len(all))
+	err := q.guarded(ctx, func(ctx context.Context) error {
+		_, err := q.redis.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, d := range all {
+				states[i] = p.HGet(ctx, taskKey(queueOf(d.Priority), taskID(d.ID, d.Seq)), "state")
+			}
+			return nil
+		})
+		if errors.Is(err, redis.Nil) {
+			return nil
+		}
+		return err
+	})
+	for i := 0; err == nil && i < len(all); i++ {
+		if states[i].Val() != "pending" {
+			err = q.Enqueue(ctx, all[i])
+		}
+	}
+	return err
+}
+
 // guarded runs one operation on Redis with the deadline and the gate.
 func (q *Queue) guarded(ctx context.Context, do func(context.Context) error) error {
 	if err := q.redis.usable(); err != nil {

@@ -87,6 +87,24 @@ func TestRemainsOfATaskDoNotBlockItsEvaluation(t *testing.T) {
 	})
 }
 
+func TestManyAreEnqueuedAtOnceWithoutDoubles(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *task.Redis) {
+		queue := task.NewQueue(r)
+		var all []eval.Dispatch
+		for n := range 20 {
+			all = append(all, dispatch(string(rune('a'+n))))
+		}
+		require.NoError(t, queue.EnqueueAll(t.Context(), all[:10]))
+		require.NoError(t, queue.EnqueueAll(t.Context(), all))
+		require.NoError(t, queue.EnqueueAll(t.Context(), nil))
+		require.EqualValues(t, len(all), info(t, r).Pending)
+		got := receive(t, r)
+		for _, d := range all {
+			require.Equal(t, d, <-got)
+		}
+	})
+}
+
 func TestUrgentWorkComesFirstAndNothingStarves(t *testing.T) {
 	onBoth(t, func(t *testing.T, r *task.Redis) {
 		queue := task.NewQueue(r)

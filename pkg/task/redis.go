@@ -23,7 +23,7 @@ type RedisConfig struct {
 	URL string
 	// Embedded asks for the Redis inside this process although there is a URL.
 	Embedded bool
-	// PoolSize bounds the connections of this process; 0 is 64. A worker needs its concurrency and 10 more.
+	// PoolSize bounds the connections of this process; 0 is 256. A worker needs its concurrency and 10 more.
 	PoolSize int
 	// Dial, when set, opens connections in place of the network. The Redis is taken as it is: nothing is checked.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -99,7 +99,7 @@ func Open(ctx context.Context, cfg RedisConfig, logger *slog.Logger) (*Redis, er
 // callers here have a better use for the time than waiting for it.
 func tune(o *redis.Options, poolSize int) {
 	if poolSize <= 0 {
-		poolSize = 64
+		poolSize = 256
 	}
 	o.PoolSize = poolSize
 	o.ContextTimeoutEnabled = true

@@ -17,18 +17,25 @@ import (
 const (
 	batch = 200 // evaluations per question to the store
 	most  = 50  // questions per round
-	// patience bounds one call of the store or of Redis.
+	// patience bounds one call of the store.
 	patience = 10 * time.Second
+	// redisPatience bounds one call of Redis. It is short, because lost workers are looked for between those calls.
+	redisPatience = time.Second
 	// healEvery is how often asynq's list of queues is put right.
 	healEvery = 10 * time.Second
 )
 
 // Redis is what is asked of the queue's Redis: a *task.Redis.
 type Redis interface {
-	Ready(ctx context.Context) error
 	Lost(ctx context.Context) (bool, error)
 	Found(ctx context.Context) error
 	Heal(ctx context.Context) error
+}
+
+// Queue is what dispatches are given to: a *task.Queue.
+type Queue interface {
+	// EnqueueAll enqueues all; what waits in the queue already is left alone. KindUnavailable.
+	EnqueueAll(ctx context.Context, all []eval.Dispatch) error
 }
 
 // Config are the numbers of a Reconciler.
@@ -42,7 +49,7 @@ type Config struct {
 // Deps is what a Reconciler works with.
 type Deps struct {
 	Store    eval.Scheduler
-	Queue    eval.Queue
+	Queue    Queue
 	Redis    Redis
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
@@ -72,7 +79,7 @@ func New(cfg Config, deps Deps) *Reconciler {
 		cfg: cfg, deps: deps, log: deps.Logger,
 		store: outage{what: "store", log: deps.Logger}, redis: outage{what: "queue", log: deps.Logger},
 		dispatched: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "crucible_reconcile_redispatched_total", Help: "Evaluations that were enqueued by the reconciler, by reason.",
+			Name: "crucible_reconcile_redispatched_total", Help: "Evaluations that the reconciler made sure are in the queue, by reason.",
 		}, []string{"reason"}),
 		reaped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "crucible_reconcile_reaped_total", Help: "Evaluations taken from workers that vanished, by their status after it.",
@@ -171,7 +178,7 @@ func (r *Reconciler) reap(ctx context.Context) error {
 
 // lost says whether the queue has to be filled again.
 func (r *Reconciler) lost(ctx context.Context) (bool, error) {
-	call, cancel := context.WithTimeout(ctx, patience)
+	call, cancel := context.WithTimeout(ctx, redisPatience)
 	defer cancel()
 	lost, err := r.deps.Redis.Lost(call)
 	return lost || r.rewind, err
@@ -196,19 +203,22 @@ func (r *Reconciler) enqueueDue(ctx context.Context, lost bool) error {
 		}
 	}
 	for range most {
-		call, cancel := context.WithTimeout(ctx, patience)
+		if ctx.Err() != nil {
+			return nil
+		}
+		// What Due has handed out is not handed out again for a while: a stop must not come in between.
+		whole := context.WithoutCancel(ctx)
+		call, cancel := context.WithTimeout(whole, patience)
 		due, err := r.deps.Store.Due(call, batch, r.cfg.Again)
 		cancel()
 		if err != nil {
 			r.note(&r.store, err)
 			return nil
 		}
-		for _, d := range due {
-			if err := r.deps.Queue.Enqueue(ctx, d); err != nil {
-				return err
-			}
-			r.dispatched.WithLabelValues(reason).Inc()
+		if err := r.deps.Queue.EnqueueAll(whole, due); err != nil {
+			return err
 		}
+		r.dispatched.WithLabelValues(reason).Add(float64(len(due)))
 		if len(due) < batch {
 			break
 		}
@@ -218,7 +228,7 @@ func (r *Reconciler) enqueueDue(ctx context.Context, lost bool) error {
 
 // mark records that the queue is whole.
 func (r *Reconciler) mark(ctx context.Context, lost bool) error {
-	call, cancel := context.WithTimeout(ctx, patience)
+	call, cancel := context.WithTimeout(ctx, redisPatience)
 	defer cancel()
 	switch {
 	case lost:
