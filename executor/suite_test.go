@@ -4,6 +4,7 @@ package executor_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"os"
 	"testing"
@@ -20,7 +21,8 @@ import (
 // open makes an executor that is closed when the test ends.
 func open(t testing.TB, cfg executor.Config) *executor.Local {
 	t.Helper()
-	l, err := executor.Open(t.Context(), cfg, nil, nil)
+	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	l, err := executor.Open(t.Context(), cfg, logger, nil)
 	if err != nil {
 		if os.Getenv("REQUIRE_SERVICES") == "1" {
 			t.Fatal(err)

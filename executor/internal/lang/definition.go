@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -124,9 +125,7 @@ func Load(dir string, only []string) ([]*Definition, error) {
 		if err := loadAll(os.DirFS(dir), more); err != nil {
 			return nil, fmt.Errorf("languages in %s: %w", dir, err)
 		}
-		for id, d := range more {
-			byID[id] = d
-		}
+		maps.Copy(byID, more)
 	}
 	for _, id := range only {
 		if byID[id] == nil {

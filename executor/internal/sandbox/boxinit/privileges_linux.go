@@ -63,7 +63,7 @@ func becomeUser(s *wire.Setup, groups []int) error {
 // dropBounding empties the bounding set; the first number that the kernel
 // does not know ends it.
 func dropBounding() error {
-	for c := uintptr(0); c < 64; c++ {
+	for c := range uintptr(64) {
 		_, _, e := unix.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0, 0)
 		if e == unix.EINVAL && c > 0 {
 			return nil
