@@ -52,6 +52,8 @@ type Grammar struct {
 	Workers     WorkersCmd     `cmd:"" group:"use" help:"List the workers and what they do."`
 
 	Demo    DemoCmd    `cmd:"" group:"try" help:"Run the demonstrations and check their outcomes."`
+	Bench   BenchCmd   `cmd:"" group:"try" help:"Measure throughput and latency."`
+	Seed    SeedCmd    `cmd:"" group:"try" help:"Fill a platform with evaluations in every status."`
 	Version VersionCmd `cmd:"" group:"try" help:"Print the version."`
 }
 
