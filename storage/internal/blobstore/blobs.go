@@ -114,8 +114,12 @@ func (b *Blobs) Put(ctx context.Context, r io.Reader) (digest string, size int64
 	}
 	defer func() { _ = content.Close() }()
 	digest = hex.EncodeToString(sum.Sum(nil))
-	if there, err := b.bucket.Attributes(ctx, name(digest)); err == nil && there.Size == size {
+	there, err := b.bucket.Attributes(ctx, name(digest))
+	if err == nil && there.Size == size {
 		return digest, size, nil
+	}
+	if err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+		return "", 0, fail(ctx, "look for the blob", err)
 	}
 	if err := b.write(ctx, digest, size, content); err != nil {
 		return "", 0, fail(ctx, "write the blob", err)
