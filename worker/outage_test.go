@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,5 +107,34 @@ func TestTheStoreMayBeAwayForAWhile(t *testing.T) {
 	testkit.Eventually(t, func() bool { return store.refused.Load() >= 4 }, "the worker has met the outage")
 	store.allDown.Store(false)
 	require.Equal(t, eval.Completed, r.ended(e.Key).Status)
+	require.Equal(t, 1, r.script.runs(e.ID))
+}
+
+func TestAFrozenRedisDoesNotSlowWhatRuns(t *testing.T) {
+	server := testkit.Redis(t)
+	r := newRig(t, task.RedisConfig{URL: server.URL})
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	part := eval.Bytes(strings.Repeat("x", 16<<10))
+	r.script.plays("loud", func(_ context.Context, _ eval.Request, sink func(eval.RunEvent)) (eval.Result, error) {
+		close(begun)
+		<-goOn
+		for range 300 {
+			sink(eval.RunEvent{Type: eval.RunStdout, Data: part, At: time.Now()})
+		}
+		return result(strings.Repeat(string(part), 300)), nil
+	})
+	w := r.worker(worker.Config{}, nil)
+	e := r.submit("loud")
+	receive(t, begun)
+	server.Pause()
+	began := time.Now()
+	close(goOn)
+	e = r.ended(e.Key)
+	require.Less(t, time.Since(began), 2*time.Second)
+	require.Equal(t, eval.Completed, e.Status)
+	require.EqualValues(t, 300*len(part), e.Result.Stdout.Bytes)
+	require.Positive(t, w.metric("crucible_worker_live_output_dropped_bytes_total"))
+	server.Resume()
+	require.Equal(t, eval.Completed, r.ended(r.create("hello").Key).Status)
 	require.Equal(t, 1, r.script.runs(e.ID))
 }
