@@ -157,8 +157,9 @@ func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 	}
 	defer release()
 	res, err := l.runner.Run(runCtx, t, program, sink)
-	l.metrics.ended(t.ID, res, err, time.Since(began))
-	if kind := eval.KindOf(err); kind == eval.KindSandbox || kind == eval.KindInternal && runCtx.Err() == nil {
+	stopped := runCtx.Err() != nil
+	l.metrics.ended(t.ID, res, err, stopped, time.Since(began))
+	if err != nil && !stopped && eval.KindOf(err) != eval.KindInvalid {
 		l.log.Error("run failed", "id", req.ID, "attempt", req.Attempt, "language", t.ID, "err", err)
 	}
 	return res, err

@@ -52,11 +52,12 @@ func newMetrics(reg *prometheus.Registry, s *slots.Slots, isolation eval.Isolati
 	return m, nil
 }
 
-// ended counts a run that was taken on.
-func (m *metrics) ended(language string, res eval.Result, err error, took time.Duration) {
+// ended counts a run that was taken on; stopped says that its end came from
+// outside.
+func (m *metrics) ended(language string, res eval.Result, err error, stopped bool, took time.Duration) {
 	verdict := string(res.Verdict)
 	switch {
-	case err != nil && isEnd(err):
+	case err != nil && stopped:
 		verdict = "ended"
 	case err != nil:
 		verdict = "failed"
@@ -79,10 +80,4 @@ func programTime(res eval.Result) time.Duration {
 		ms += res.Compile.WallMS
 	}
 	return time.Duration(ms * float64(time.Millisecond))
-}
-
-// isEnd tells the end of a run from outside from a failure of the platform.
-func isEnd(err error) bool {
-	kind := eval.KindOf(err)
-	return kind == eval.KindInternal || kind == eval.KindConflict || kind == eval.KindStopping
 }

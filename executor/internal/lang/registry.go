@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/crucible-eval/crucible/executor/internal/sandbox"
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
@@ -27,6 +28,9 @@ const provers = 2
 
 // proveTimeout bounds one language's proof, its cache not counted.
 const proveTimeout = 2 * time.Minute
+
+// proveTries is how often a language is tried when the sandbox fails it.
+const proveTries = 3
 
 // Options are what Start needs.
 type Options struct {
@@ -207,11 +211,15 @@ func (r *Registry) ready(ctx context.Context, d *Definition) (*Toolchain, error)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, proveTimeout, errors.New("its smoke test took too long"))
 	defer cancel()
-	version, err := r.opt.Prove(ctx, t)
+	var err error
+	for range proveTries {
+		if t.Version, err = r.opt.Prove(ctx, t); !errors.Is(err, sandbox.ErrPlatform) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	t.Version = version
 	r.proofs.remember(t)
 	return t, nil
 }
