@@ -1,9 +1,11 @@
 package api_test
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,16 +14,29 @@ import (
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
-// endless is a body that never ends, and counts what is taken of it.
-type endless struct{ taken int64 }
-
-func (e *endless) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = 'a'
-	}
-	e.taken += int64(len(p))
-	return len(p), nil
+// stalled is a body of which so many bytes come, and then nothing more until
+// it is closed.
+type stalled struct {
+	left   int
+	closed chan struct{}
+	once   sync.Once
 }
+
+func newStalled(size int) *stalled { return &stalled{left: size, closed: make(chan struct{})} }
+
+var filler = bytes.Repeat([]byte("a"), 64<<10)
+
+func (s *stalled) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		<-s.closed
+		return 0, io.ErrUnexpectedEOF
+	}
+	n := copy(p[:min(len(p), s.left)], filler)
+	s.left -= n
+	return n, nil
+}
+
+func (s *stalled) Close() error { s.once.Do(func() { close(s.closed) }); return nil }
 
 func TestBadBodiesAreNamedAndStoreNothing(t *testing.T) {
 	p := start(t)
@@ -72,29 +87,32 @@ func TestBadBodiesAreNamedAndStoreNothing(t *testing.T) {
 
 func TestLargeBodiesAreRefusedEarly(t *testing.T) {
 	p := start(t)
-	for _, path := range []string{"/api/v1/evaluations", "/api/v1/evaluations/batch"} {
-		refused := func(req *http.Request) {
+	for path, limit := range map[string]int{"/api/v1/evaluations": 8 << 20, "/api/v1/evaluations/batch": 32 << 20} {
+		refused := func(said int64, begin string, body *stalled, header http.Header) {
 			t.Helper()
+			defer func() { _ = body.Close() }()
+			req := p.request("POST", path, nil, header)
+			req.Body = struct {
+				io.Reader
+				io.Closer
+			}{io.MultiReader(strings.NewReader(begin), body), body}
+			req.ContentLength = said
 			resp, err := checked.Do(req)
 			require.NoError(t, err)
 			defer func() { _ = resp.Body.Close() }()
 			require.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)
 		}
-		body := &endless{}
-		req := p.request("POST", path, nil, http.Header{"Expect": {"100-continue"}}) // as curl does
-		req.Body, req.ContentLength = io.NopCloser(body), 50<<20
-		refused(req)
-		require.Zero(t, body.taken, "the length is said: nothing is sent")
-
-		req = p.request("POST", path, nil, nil)
-		req.Body, req.ContentLength = io.NopCloser(&endless{}), 50<<20
-		refused(req)
-
-		text := `{"language":"python","code":"`
+		// The length is said: the answer comes before any of it.
+		unread := newStalled(1)
+		refused(50<<20, "", unread, http.Header{"Expect": {"100-continue"}})
+		require.Equal(t, 1, unread.left)
+		refused(50<<20, "", newStalled(0), nil)
+		// It is not said: the answer comes at the limit, not at the end.
+		begin := `{"language":"python","code":"`
 		if strings.HasSuffix(path, "batch") {
-			text = `{"evaluations":[` + text
+			begin = `{"evaluations":[` + begin
 		}
-		refused(p.request("POST", path, io.MultiReader(strings.NewReader(text), &endless{}), nil)) // without end
+		refused(-1, begin, newStalled(limit+1), nil)
 	}
 	large := `{"language":"python","code":"` + strings.Repeat("#", 900_000) + `"}`
 	require.Equal(t, http.StatusAccepted, p.post("/api/v1/evaluations", large).Code)
