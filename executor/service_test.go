@@ -249,7 +249,7 @@ func TestACutConnectionIsUnavailableAndKillsTheRun(t *testing.T) {
 	url, cut := cutter(t, s.Addr())
 	req := marked(fmt.Sprintf("cut-%d", time.Now().UnixNano()))
 	res, err := remote.NewExecutor(url, "", client).Run(t.Context(), req, func(e eval.RunEvent) {
-		if e.Type == eval.RunStdout {
+		if e.Type == eval.RunStdout && bytes.HasSuffix(e.Data, []byte("\n")) {
 			cut()
 		}
 	})
