@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -67,7 +68,7 @@ func (c *IsolationCmd) Run(s *session) error {
 		return err
 	}
 	defer api.Close()
-	var raw any
+	var raw json.RawMessage
 	if err := api.Ask(s.ctx, "/api/v1/isolation", nil, &raw); err != nil {
 		return err
 	}
@@ -75,18 +76,13 @@ func (c *IsolationCmd) Run(s *session) error {
 		return writeJSON(s.stdout, raw)
 	}
 	var out struct {
-		Level     string `json:"level"`
 		Executors []struct {
-			Name      string         `json:"name"`
-			Isolation eval.Isolation `json:"isolation"`
+			Name string `json:"name"`
+			eval.Isolation
 		} `json:"executors"`
-		Controls []eval.Control `json:"controls"`
 	}
-	if err := api.Ask(s.ctx, "/api/v1/isolation", nil, &out); err != nil {
-		return err
-	}
-	if len(out.Executors) == 0 {
-		return printIsolation(s, eval.Isolation{Level: out.Level, Controls: out.Controls})
+	if err := json.Unmarshal(raw, &out); err != nil {
+		return fmt.Errorf("the answer cannot be read: %w", err)
 	}
 	for _, e := range out.Executors {
 		fmt.Fprintf(s.stdout, "executor %s\n", e.Name)

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/crucible-eval/crucible/cmd/internal/platform"
@@ -94,6 +96,9 @@ func (c *DoctorCmd) storage(ctx context.Context) (string, error) {
 	cfg, err := c.Storage(false)
 	if err != nil {
 		return "", err
+	}
+	if _, err := os.Stat(cfg.DataDir); errors.Is(err, os.ErrNotExist) && c.DatabaseURL == "" {
+		return cfg.DataDir + " is made at the first start", nil
 	}
 	steps, err := storage.MigrationStatus(ctx, cfg)
 	if err != nil {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/crucible-eval/crucible/cmd/internal/platform"
@@ -18,6 +19,9 @@ type MigrateCmd struct {
 func (c *MigrateCmd) Run(s *session) error {
 	cfg, err := c.Storage(true)
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil && cfg.DataDir != "" {
 		return err
 	}
 	do := storage.Migrate
