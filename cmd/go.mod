@@ -10,6 +10,12 @@ require (
 	github.com/crucible-eval/crucible/worker v0.0.0
 )
 
+require (
+	github.com/alecthomas/kong v1.17.0 // indirect
+	github.com/rogpeppe/go-internal v1.16.0 // indirect
+	gopkg.in/yaml.v3 v3.0.1 // indirect
+)
+
 replace (
 	github.com/crucible-eval/crucible/api => ../api
 	github.com/crucible-eval/crucible/executor => ../executor

@@ -69,7 +69,12 @@ func (k Keep) Storage(autoMigrate bool) (storage.Config, error) {
 		Backend: k.Backend, DataDir: k.DataDir, DatabaseURL: k.DatabaseURL.Reveal(), BlobsURL: k.BlobsURL.Reveal(),
 		AutoMigrate: autoMigrate, Durable: k.Durable,
 	}
-	if cfg.DataDir != "" || cfg.Backend == storage.Memory {
+	if cfg.DataDir != "" {
+		dir, err := filepath.Abs(cfg.DataDir)
+		cfg.DataDir = dir
+		return cfg, err
+	}
+	if cfg.Backend == storage.Memory {
 		return cfg, nil
 	}
 	base := os.Getenv("XDG_DATA_HOME")

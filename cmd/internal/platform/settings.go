@@ -23,7 +23,7 @@ type Queue struct {
 // Keep is where evaluations and large outputs are kept.
 type Keep struct {
 	Backend     string     `group:"Storage" env:"CRUCIBLE_BACKEND" default:"" enum:",memory,file,sqlite,postgres" placeholder:"NAME" help:"memory, file, sqlite or postgres. Default: postgres when there is a database URL, else sqlite."`
-	DataDir     string     `group:"Storage" env:"CRUCIBLE_DATA_DIR" placeholder:"DIR" type:"path" help:"Folder of everything that is kept in files. Default: crucible in $$XDG_DATA_HOME, which is ~/.local/share when not set."`
+	DataDir     string     `group:"Storage" env:"CRUCIBLE_DATA_DIR" placeholder:"DIR" help:"Folder of everything that is kept in files. Default: crucible in $$XDG_DATA_HOME, which is ~/.local/share when not set."`
 	DatabaseURL config.URL `name:"database-url" group:"Storage" env:"CRUCIBLE_DATABASE_URL" placeholder:"URL" help:"PostgreSQL: postgres://user:password@host/database."`
 	BlobsURL    config.URL `name:"blobs-url" group:"Storage" env:"CRUCIBLE_BLOBS_URL" placeholder:"URL" help:"Where outputs above 64 KiB are kept: file:///folder, mem:// or s3://bucket?region=... Default: blobs in the data folder."`
 	Durable     bool       `group:"Storage" env:"CRUCIBLE_DURABLE" help:"Let SQLite wait for the disk at each commit, so that not even a power cut loses what was accepted."`
@@ -50,7 +50,7 @@ type Token struct {
 type Sandbox struct {
 	Slots        int    `group:"Execution" env:"CRUCIBLE_SLOTS" default:"0" help:"How many programs run at once. 0: one for each CPU."`
 	MinIsolation string `group:"Execution" env:"CRUCIBLE_MIN_ISOLATION" default:"" placeholder:"LEVEL" help:"Refuse to start in a sandbox weaker than this: gvisor, namespaces, namespaces-rlimit or landlock."`
-	LanguagesDir string `group:"Execution" env:"CRUCIBLE_LANGUAGES_DIR" default:"" placeholder:"DIR" type:"path" help:"Folder with language files (YAML) that are added to the built-in ones."`
+	LanguagesDir string `group:"Execution" env:"CRUCIBLE_LANGUAGES_DIR" default:"" placeholder:"DIR" help:"Folder with language files (YAML) that are added to the built-in ones."`
 }
 
 // Work is how workers work.
