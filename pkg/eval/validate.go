@@ -40,9 +40,7 @@ func (p Policy) Validate(s Spec, now time.Time, known func(string) (Language, bo
 	default:
 		s.Language = lang.ID
 	}
-	for _, f := range ValidateProgram(s.Program) {
-		bad = append(bad, f)
-	}
+	bad = append(bad, ValidateProgram(s.Program)...)
 	if n := s.size(); n > p.MaxProgramBytes {
 		wrong("code", "with files, stdin and tests has %d bytes; at most %d are accepted", n, p.MaxProgramBytes)
 	}
