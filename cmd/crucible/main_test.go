@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -60,7 +61,11 @@ func start(t *testing.T) string {
 	p, err := platform.AllInOne(t.Context(), cfg, rt)
 	require.NoError(t, err)
 	require.NoError(t, p.Start(t.Context()))
-	t.Cleanup(func() { require.NoError(t, p.Stop(t.Context())) })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		defer cancel()
+		require.NoError(t, p.Stop(ctx))
+	})
 	return p.URL()
 }
 

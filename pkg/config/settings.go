@@ -44,7 +44,7 @@ func Settings(node *kong.Node) []Setting {
 				at[s.Key] = i
 				all = append(all, s)
 			}
-			if n.Type == kong.CommandNode {
+			if n.Type == kong.CommandNode && !slices.Contains(all[i].Commands, n.Name) {
 				all[i].Commands = append(all[i].Commands, n.Name)
 				if all[i].Default != s.Default {
 					all[i].Default = "depends on the command"
