@@ -28,9 +28,9 @@ type encodedBytes struct {
 func (b Bytes) MarshalJSON() ([]byte, error) {
 	data, encoding := encode(b)
 	if encoding == EncodingUTF8 {
-		return json.Marshal(data)
+		return marshal(data)
 	}
-	return json.Marshal(encodedBytes{data, encoding})
+	return marshal(encodedBytes{data, encoding})
 }
 
 // UnmarshalJSON reads either form. An unknown encoding, an unknown field or
@@ -85,4 +85,16 @@ func decode(data, encoding string) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("encoding %q is not known: use %q or %q", encoding, EncodingUTF8, EncodingBase64)
 	}
+}
+
+// marshal is json.Marshal without the escapes for HTML, which make programs
+// and their output unreadable. Whoever encodes for a page escapes anew.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

@@ -151,3 +151,9 @@ func TestSummaryLeavesTheOriginalAlone(t *testing.T) {
 	require.NotNil(t, e.Spec.Code)
 	require.NotNil(t, e.Result.Stdout.Data)
 }
+
+func TestProgramsStayReadableInJSON(t *testing.T) {
+	raw, err := eval.Bytes("if a < b && c > d").MarshalJSON()
+	require.NoError(t, err)
+	require.Equal(t, `"if a < b && c > d"`, string(raw))
+}

@@ -62,11 +62,21 @@ type Isolation struct {
 	Controls []Control `json:"controls,omitempty"`
 }
 
+// Brief is the isolation without the details of its controls, as it stands in
+// every result.
+func (i Isolation) Brief() Isolation {
+	controls := make([]Control, len(i.Controls))
+	for n, c := range i.Controls {
+		controls[n] = Control{Name: c.Name, State: c.State}
+	}
+	return Isolation{Level: i.Level, Controls: controls}
+}
+
 // Control is one thing that a sandbox enforces, or does not.
 type Control struct {
 	Name   string `json:"name"`
 	State  string `json:"state"`            // enforced, approximated or absent
-	Detail string `json:"detail,omitempty"` // what to do about it
+	Detail string `json:"detail,omitempty"` // what was tried, or what to do about it; not in results
 }
 
 // States of a control.
@@ -106,7 +116,7 @@ type streamJSON struct {
 // only the beginning, preview.
 func (s Stream) MarshalJSON() ([]byte, error) {
 	data, encoding := encode(s.Data)
-	return json.Marshal(streamJSON{data, encoding, s.Bytes, s.Truncated, int64(len(s.Data)) < s.Bytes, s.Blob})
+	return marshal(streamJSON{data, encoding, s.Bytes, s.Truncated, int64(len(s.Data)) < s.Bytes, s.Blob})
 }
 
 // UnmarshalJSON reads what MarshalJSON writes.

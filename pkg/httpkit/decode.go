@@ -88,3 +88,15 @@ func typeName(e *json.UnmarshalTypeError) string {
 	}
 	return "a " + e.Type.String()
 }
+
+// serializer writes JSON as Echo does, without the escapes for HTML: an
+// answer is no page, and says so in its content type.
+type serializer struct{ echo.DefaultJSONSerializer }
+
+// Serialize implements echo.JSONSerializer.
+func (serializer) Serialize(c echo.Context, v any, indent string) error {
+	enc := json.NewEncoder(c.Response())
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", indent)
+	return enc.Encode(v)
+}

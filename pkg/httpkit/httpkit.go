@@ -96,6 +96,7 @@ func New(opt Options) (*Server, error) {
 	s := &Server{opt: opt, log: opt.Logger, echo: echo.New(), failed: make(chan error, 1), served: make(chan struct{}), drain: make(chan struct{})}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.writeError
+	s.echo.JSONSerializer = serializer{}
 	m, err := newMetrics(opt.Registry)
 	if err != nil {
 		return nil, err

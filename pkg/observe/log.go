@@ -35,7 +35,7 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	case LogJSON:
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l})), nil
 	case LogText:
-		return slog.New(tint.NewHandler(w, &tint.Options{Level: l, TimeFormat: "15:04:05.000", NoColor: !Colours(w)})), nil
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l, TimeFormat: "15:04:05.000", NoColor: !Colours(w)})), nil
 	default:
 		return nil, fmt.Errorf("log format %q is not known: use auto, text or json", format)
 	}

@@ -21,11 +21,11 @@ type Runner struct {
 	shelf     *shelf
 }
 
-// New returns a runner whose results say that they ran with this isolation.
+// New returns a runner whose results say, in brief, that they ran with this isolation.
 // It keeps up to warm boxes ready for each kind of program that is run often.
 // It must be closed before the runtime.
 func New(boxes sandbox.Runtime, isolation eval.Isolation, warm int) *Runner {
-	return &Runner{boxes, isolation, newShelf(boxes, warm)}
+	return &Runner{boxes, isolation.Brief(), newShelf(boxes, warm)}
 }
 
 // Close gives back the boxes that are ready.
