@@ -68,10 +68,11 @@ func read(r io.Reader, last string, each func(Event) bool) (more bool, position 
 		value = bytes.TrimPrefix(value, []byte(" "))
 		switch {
 		case len(lines.Bytes()) == 0: // the end of an event
+			last = e.ID // only now: an event that is cut comes again
 			if e.Data != nil && !each(e) {
-				return false, e.ID, nil
+				return false, last, nil
 			}
-			e = Event{ID: e.ID}
+			e = Event{ID: last}
 		case string(name) == "id":
 			e.ID = string(value)
 		case string(name) == "event":
@@ -86,5 +87,5 @@ func read(r io.Reader, last string, each func(Event) bool) (more bool, position 
 			}
 		}
 	}
-	return true, e.ID, lines.Err()
+	return true, last, lines.Err()
 }
