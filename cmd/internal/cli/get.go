@@ -240,7 +240,11 @@ func (c *WatchCmd) Run(s *session) error {
 		if s.json {
 			broken = compactJSON(s, ev.Data)
 		} else {
-			_, broken = fmt.Fprintf(s.stdout, "%s  %s  %-16s %s %s\n", e.At.Local().Format("15:04:05.000"), e.ID, e.Type, p.outcome(e.Status, e.Verdict), p.faint(e.Message))
+			what := string(e.Type)
+			if e.Status.Terminal() {
+				what = p.outcome(e.Status, e.Verdict)
+			}
+			_, broken = fmt.Fprintf(s.stdout, "%s  %s  %s %s\n", e.At.Local().Format("15:04:05.000"), e.ID, what, p.faint(e.Message))
 		}
 		seen++
 		return broken == nil && (c.Count == 0 || seen < c.Count)
