@@ -186,12 +186,15 @@ func real(t *testing.T) target {
 }
 
 // split starts four processes that share a token.
-func split(t *testing.T) target {
+func split(t *testing.T) target { return splitWith(t) }
+
+// splitWith does so with more in their environment.
+func splitWith(t *testing.T, more ...string) target {
 	redis, postgres := testkit.Redis(t), testkit.Postgres(t, testkit.Private())
 	database := postgres.NewDatabase(t)
 	out, err := exec.CommandContext(t.Context(), program, "migrate", "--database-url", database, "--data-dir", t.TempDir()).CombinedOutput()
 	require.NoError(t, err, string(out))
-	env := []string{"CRUCIBLE_SERVICE_TOKEN=between-services", "CRUCIBLE_REDIS_URL=" + redis.URL, "CRUCIBLE_LISTEN=127.0.0.1:0"}
+	env := append(more, "CRUCIBLE_SERVICE_TOKEN=between-services", "CRUCIBLE_REDIS_URL="+redis.URL, "CRUCIBLE_LISTEN=127.0.0.1:0")
 	storage := start(t, env, "storage", "--database-url", database, "--data-dir", t.TempDir())
 	executor := start(t, env, "executor")
 	env = append(env, "CRUCIBLE_STORAGE_URL="+storage.url, "CRUCIBLE_EXECUTOR_URLS="+executor.url)

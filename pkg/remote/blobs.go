@@ -50,7 +50,7 @@ func (b *Blobs) request(ctx context.Context, method, path string, body io.Reader
 	if body != nil {
 		r.Header.Set("Content-Type", "application/octet-stream")
 	}
-	authorize(r, b.token)
+	introduce(r, b.token)
 	resp, err := b.client.Do(r)
 	if err != nil {
 		return nil, unreachable(b.base, err)

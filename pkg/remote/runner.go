@@ -13,9 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/propagation"
-
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/problem"
 	"github.com/crucible-eval/crucible/pkg/spool"
@@ -235,10 +232,7 @@ func (e *executor) request(ctx context.Context, method, path string, body io.Rea
 	if err != nil {
 		return nil, eval.Errorf(eval.KindInvalid, "executor URL %q cannot be used: %w", e.base, err)
 	}
-	if e.token != "" {
-		r.Header.Set("Authorization", "Bearer "+e.token)
-	}
-	otel.GetTextMapPropagator().Inject(ctx, propagation.HeaderCarrier(r.Header))
+	introduce(r, e.token)
 	return r, nil
 }
 

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/propagation"
+
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/problem"
 )
@@ -54,11 +57,12 @@ func unreachable(base string, err error) error {
 		Message: "the storage service at " + base + " does not answer; check that it runs"}
 }
 
-// authorize names the caller.
-func authorize(r *http.Request, token string) {
+// introduce says who sends the request, and in which trace.
+func introduce(r *http.Request, token string) {
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
+	otel.GetTextMapPropagator().Inject(r.Context(), propagation.HeaderCarrier(r.Header))
 }
 
 // lookTries is how often a question is asked when the connection fails.
@@ -101,7 +105,7 @@ func send[Answer any](ctx context.Context, s *Store, method string, request any)
 		return answer, true, eval.Errorf(eval.KindInvalid, "the URL of the storage service is wrong: %w", err)
 	}
 	r.Header.Set("Content-Type", "application/json")
-	authorize(r, s.token)
+	introduce(r, s.token)
 	resp, err := s.client.Do(r)
 	if err != nil {
 		return answer, false, unreachable(s.base, err)
