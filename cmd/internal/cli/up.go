@@ -21,6 +21,7 @@ type UpCmd struct {
 	platform.Door
 	platform.Keys
 	platform.Sandbox
+	platform.Grants
 	platform.Work
 	platform.Stop
 }
@@ -34,7 +35,7 @@ func (c *UpCmd) Run(s *session) error {
 
 func (c *UpCmd) config() platform.AllInOneConfig {
 	return platform.AllInOneConfig{
-		Listen: c.Listen, Log: c.Log, Queue: c.Queue, Keep: c.Keep, Door: c.Door, Keys: c.Keys, Sandbox: c.Sandbox, Work: c.Work, Stop: c.Stop,
+		Listen: c.Listen, Log: c.Log, Queue: c.Queue, Keep: c.Keep, Door: c.Door, Keys: c.Keys, Sandbox: c.Sandbox, Grants: c.Grants, Work: c.Work, Stop: c.Stop,
 	}
 }
 
@@ -44,6 +45,7 @@ type APICmd struct {
 	platform.Log
 	platform.Queue
 	platform.Siblings
+	platform.Grants
 	platform.Door
 	platform.Keys
 	platform.Token
@@ -54,7 +56,7 @@ type APICmd struct {
 func (c *APICmd) Run(s *session) error {
 	return serve(s, "api", c.Log, c.Stop, func(ctx context.Context, rt *platform.Runtime) (*platform.Platform, error) {
 		return platform.API(ctx, platform.APIConfig{
-			Listen: c.Listen, Log: c.Log, Queue: c.Queue, Siblings: c.Siblings, Door: c.Door, Keys: c.Keys, Token: c.Token, Stop: c.Stop,
+			Listen: c.Listen, Log: c.Log, Queue: c.Queue, Siblings: c.Siblings, Grants: c.Grants, Door: c.Door, Keys: c.Keys, Token: c.Token, Stop: c.Stop,
 		}, rt)
 	})
 }
@@ -85,6 +87,7 @@ type ExecutorCmd struct {
 	Listen string `group:"Access" env:"CRUCIBLE_LISTEN" default:"127.0.0.1:8082" help:"Where workers reach it."`
 	platform.Log
 	platform.Sandbox
+	platform.Grants
 	platform.Door
 	platform.Token
 	platform.Stop
@@ -94,7 +97,7 @@ type ExecutorCmd struct {
 func (c *ExecutorCmd) Run(s *session) error {
 	return serve(s, "executor", c.Log, c.Stop, func(ctx context.Context, rt *platform.Runtime) (*platform.Platform, error) {
 		return platform.Executor(ctx, platform.ExecutorConfig{
-			Listen: c.Listen, Log: c.Log, Sandbox: c.Sandbox, Door: c.Door, Token: c.Token, Stop: c.Stop,
+			Listen: c.Listen, Log: c.Log, Sandbox: c.Sandbox, Grants: c.Grants, Door: c.Door, Token: c.Token, Stop: c.Stop,
 		}, rt)
 	})
 }

@@ -23,6 +23,7 @@ type AllInOneConfig struct {
 	Door
 	Keys
 	Sandbox
+	Grants
 	Work
 	Stop
 }
@@ -36,6 +37,10 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 			err = p.abandon(ctx, err)
 		}
 	}()
+	policy, err := cfg.policy()
+	if err != nil {
+		return nil, err
+	}
 	backend, err := p.openStorage(ctx, cfg.Keep, true, rt.Logger)
 	if err != nil {
 		return nil, err
@@ -44,7 +49,7 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 	if err != nil {
 		return nil, err
 	}
-	local, err := p.openExecutor(ctx, cfg.Sandbox, rt)
+	local, err := p.openExecutor(ctx, cfg.Sandbox, policy, rt)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +67,7 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 	door, err := api.New(apiConfig(cfg.Listen, cfg.Door, cfg.Keys), api.Deps{
 		Store: store, Blobs: backend.Blobs, Queue: task.NewQueue(redis), Notices: wires, Output: wires, Roster: wires,
 		Redis: redis, StorageInfo: storageInfo(backend), Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version,
-		Executors: []api.NamedExecutor{{Name: "local", Executor: local}},
+		Executors: []api.NamedExecutor{{Name: "local", Executor: local}}, Policy: policy,
 	})
 	if err != nil {
 		return nil, err
@@ -86,8 +91,8 @@ func (p *Platform) openRedis(ctx context.Context, cfg Queue, rt *Runtime) (*task
 	return redis, nil
 }
 
-func (p *Platform) openExecutor(ctx context.Context, cfg Sandbox, rt *Runtime) (*executor.Local, error) {
-	local, err := executor.Open(ctx, executorConfig(cfg, rt), rt.Logger, rt.Registry)
+func (p *Platform) openExecutor(ctx context.Context, cfg Sandbox, policy eval.Policy, rt *Runtime) (*executor.Local, error) {
+	local, err := executor.Open(ctx, executorConfig(cfg, policy, rt), rt.Logger, rt.Registry)
 	if err != nil {
 		return nil, err
 	}
@@ -100,8 +105,8 @@ func (p *Platform) openExecutor(ctx context.Context, cfg Sandbox, rt *Runtime) (
 	return local, nil
 }
 
-func executorConfig(cfg Sandbox, rt *Runtime) executor.Config {
-	return executor.Config{Version: rt.Version, Slots: cfg.Slots, MinIsolation: cfg.MinIsolation, LanguagesDir: cfg.LanguagesDir}
+func executorConfig(cfg Sandbox, policy eval.Policy, rt *Runtime) executor.Config {
+	return executor.Config{Version: rt.Version, Policy: &policy, Slots: cfg.Slots, MinIsolation: cfg.MinIsolation, LanguagesDir: cfg.LanguagesDir}
 }
 
 func workerConfig(cfg Work, stop Stop, rt *Runtime) worker.Config {

@@ -28,6 +28,7 @@ type APIConfig struct {
 	Log
 	Queue
 	Siblings
+	Grants
 	Door
 	Keys
 	Token
@@ -77,6 +78,10 @@ func API(ctx context.Context, cfg APIConfig, rt *Runtime) (_ *Platform, err erro
 			err = p.abandon(ctx, err)
 		}
 	}()
+	policy, err := cfg.policy()
+	if err != nil {
+		return nil, err
+	}
 	f, err := p.reach(ctx, cfg.Queue, cfg.Siblings, cfg.Token, rt)
 	if err != nil {
 		return nil, err
@@ -87,7 +92,7 @@ func API(ctx context.Context, cfg APIConfig, rt *Runtime) (_ *Platform, err erro
 	}
 	door, err := api.New(apiConfig(cfg.Listen, cfg.Door, cfg.Keys), api.Deps{
 		Store: f.store, Blobs: f.blobs, Queue: task.NewQueue(f.redis), Notices: f.wires, Output: f.wires, Roster: f.wires,
-		Redis: f.redis, Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version, Executors: executors,
+		Redis: f.redis, Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version, Executors: executors, Policy: policy,
 	})
 	if err != nil {
 		return nil, err
@@ -147,6 +152,7 @@ type ExecutorConfig struct {
 	Listen string
 	Log
 	Sandbox
+	Grants
 	Door
 	Token
 	Stop
@@ -160,7 +166,11 @@ func Executor(ctx context.Context, cfg ExecutorConfig, rt *Runtime) (_ *Platform
 			err = p.abandon(ctx, err)
 		}
 	}()
-	local, err := p.openExecutor(ctx, cfg.Sandbox, rt)
+	policy, err := cfg.policy()
+	if err != nil {
+		return nil, err
+	}
+	local, err := p.openExecutor(ctx, cfg.Sandbox, policy, rt)
 	if err != nil {
 		return nil, err
 	}
