@@ -124,6 +124,13 @@ func TestValidateNamesEachWrongField(t *testing.T) {
 	}
 }
 
+func TestALanguageThatIsBeingCheckedIsAccepted(t *testing.T) {
+	for _, l := range []eval.Language{{ID: "go", Checking: true}, {ID: "go", Problem: "no compiler"}} {
+		_, bad := eval.DefaultPolicy().Validate(valid(), start, func(string) (eval.Language, bool) { return l, true })
+		require.Equal(t, l.Checking, len(bad) == 0, bad)
+	}
+}
+
 func TestPathsStayInside(t *testing.T) {
 	for _, good := range []string{"main.py", "a/b/c.txt", "...", "ünï.py", ".hidden"} {
 		require.Empty(t, eval.CheckPath(good), good)

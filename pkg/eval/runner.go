@@ -84,8 +84,12 @@ type Language struct {
 	Extensions []string `json:"extensions,omitempty"` // with the dot
 	SourceFile string   `json:"source_file"`          // what the code is named
 	Compiled   bool     `json:"compiled"`
-	Available  bool     `json:"available"`         // its toolchain is here and the smoke test passed
-	Version    string   `json:"version,omitempty"` // as the toolchain says it
-	Problem    string   `json:"problem,omitempty"` // why it is not available
-	Example    string   `json:"example,omitempty"` // a program that prints hello
+	Available  bool     `json:"available"`          // its toolchain is here and the smoke test passed
+	Checking   bool     `json:"checking,omitempty"` // not known yet: a run waits for the outcome
+	Version    string   `json:"version,omitempty"`  // as the toolchain says it
+	Problem    string   `json:"problem,omitempty"`  // why it is not available
+	Example    string   `json:"example,omitempty"`  // a program that prints hello
 }
+
+// Offered reports whether a program in this language may be accepted.
+func (l Language) Offered() bool { return l.Available || l.Checking }

@@ -35,7 +35,7 @@ func (p Policy) Validate(s Spec, now time.Time, known func(string) (Language, bo
 		wrong("language", "is required")
 	case !ok:
 		wrong("language", "%q is not known here; GET /api/v1/languages lists what is", clip(s.Language))
-	case !lang.Available:
+	case !lang.Offered():
 		wrong("language", "%q is not available here: %s", lang.ID, lang.Problem)
 	default:
 		s.Language = lang.ID

@@ -21,7 +21,8 @@ const (
 	keep = time.Second
 	// refreshEvery is how old the knowledge of languages may become.
 	refreshEvery = 30 * time.Second
-	// refreshSoon is the same while an executor cannot be reached.
+	// refreshSoon is the same while an executor cannot be reached, or does
+	// not know its languages yet.
 	refreshSoon = 5 * time.Second
 )
 
@@ -67,7 +68,7 @@ func (c *Catalog) Run(ctx context.Context) error {
 	for {
 		every := refreshEvery
 		for _, s := range c.States(ctx) {
-			if s.Status == nil {
+			if s.Status == nil || slices.ContainsFunc(s.Status.Languages, func(l eval.Language) bool { return l.Checking }) {
 				every = refreshSoon
 			}
 		}
@@ -135,7 +136,7 @@ func (c *Catalog) Languages() (all []Language, ok bool) {
 			if have == nil {
 				have = &Language{Language: l, Executors: []string{}}
 				byID[l.ID] = have
-			} else if l.Available && !have.Available {
+			} else if l.Available && !have.Available || l.Checking && !have.Offered() {
 				have.Language = l
 			}
 			if l.Available {
@@ -164,7 +165,7 @@ func (c *Catalog) Known(name string) (eval.Language, bool) {
 // name that is not known, or not available, is asked for once more.
 func (c *Catalog) Find(ctx context.Context, name string) (eval.Language, bool) {
 	l, ok := c.find(name)
-	if !ok || !l.Available {
+	if !ok || !l.Offered() {
 		c.States(ctx)
 		l, ok = c.find(name)
 	}

@@ -157,7 +157,7 @@ func (a *API) languages(c echo.Context) error {
 		return err
 	}
 	all, ok := a.Catalog.Languages()
-	if !ok {
+	if !ok || slices.ContainsFunc(all, func(l catalog.Language) bool { return l.Checking }) {
 		a.Catalog.States(c.Request().Context())
 		if all, ok = a.Catalog.Languages(); !ok {
 			return eval.Errorf(eval.KindUnavailable, "no executor has been reached yet; GET /api/v1/executors says why")

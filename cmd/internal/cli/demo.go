@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -86,7 +87,7 @@ func (c *DemoCmd) platform(s *session) (*client.Client, func() error, error) {
 
 func runDemos(s *session, api *client.Client, all []demo.Demo, out io.Writer) (demo.Report, error) {
 	r := demo.Report{StartedAt: time.Now(), Version: observe.Version().Version}
-	languages, err := api.Languages(s.ctx)
+	languages, err := settledLanguages(s.ctx, api)
 	if err != nil {
 		return r, err
 	}
@@ -110,6 +111,22 @@ func runDemos(s *session, api *client.Client, all []demo.Demo, out io.Writer) (d
 	}
 	r.Seconds = time.Since(r.StartedAt).Seconds()
 	return r, nil
+}
+
+// settledLanguages waits until the executors know their languages, which
+// takes a while at their first start.
+func settledLanguages(ctx context.Context, api *client.Client) ([]eval.Language, error) {
+	for {
+		all, err := api.Languages(ctx)
+		if err != nil || !slices.ContainsFunc(all, func(l eval.Language) bool { return l.Checking }) {
+			return all, err
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 func printOutcome(out io.Writer, p paint, o demo.Outcome) {

@@ -30,12 +30,11 @@ type Demo struct {
 
 // Case is one request and what has to come of it.
 type Case struct {
-	Name        string         `yaml:"name"`
-	File        string         `yaml:"file"`    // the program, beside demo.yaml
-	Request     map[string]any `yaml:"request"` // as POST /api/v1/evaluations takes it, without the code
-	Times       int            `yaml:"times"`   // send it so often at once; {{n}} and {{n*n}} are then 1, 2, 3 ...
-	IfAvailable bool           `yaml:"if_available"`
-	Expect      Expect         `yaml:"expect"`
+	Name    string         `yaml:"name"`
+	File    string         `yaml:"file"`    // the program, beside demo.yaml
+	Request map[string]any `yaml:"request"` // as POST /api/v1/evaluations takes it, without the code
+	Times   int            `yaml:"times"`   // send it so often at once; {{n}} and {{n*n}} are then 1, 2, 3 ...
+	Expect  Expect         `yaml:"expect"`
 
 	code []byte
 }
@@ -58,7 +57,7 @@ type Expect struct {
 	Truncated       *bool        `yaml:"truncated"`     // stdout
 	WallMS          *Range       `yaml:"wall_ms"`
 	CPUMS           *Range       `yaml:"cpu_ms"`
-	MemoryPeakBytes *Range       `yaml:"memory_peak_bytes"`
+	MemoryPeakBytes *Range       `yaml:"memory_peak_bytes"` // its max only where the memory limit is enforced
 }
 
 // Range is from Min to Max.

@@ -169,7 +169,7 @@ func (r *Registry) List() []eval.Language {
 				list[i].Available, list[i].Version = true, e.toolchain.Version
 			}
 		default:
-			list[i].Problem = checkingProblem
+			list[i].Checking, list[i].Problem = true, checkingProblem
 		}
 	}
 	return list
