@@ -65,7 +65,7 @@ func (g *Group) Start(ctx context.Context) error {
 			return errors.Join(err, g.stopLocked(context.WithoutCancel(ctx)))
 		}
 		g.started = append(g.started, s)
-		g.log.Debug("service started", "service", s.Name(), "took", time.Since(began))
+		g.log.Debug("service started", "service", s.Name(), "took_ms", time.Since(began).Milliseconds())
 		g.watch.Go(func() {
 			select {
 			case err := <-s.Failed():
@@ -97,7 +97,7 @@ func (g *Group) stopLocked(ctx context.Context) error {
 		if err := s.Stop(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("stop %s: %w", s.Name(), err))
 		}
-		g.log.Debug("service stopped", "service", s.Name(), "took", time.Since(began))
+		g.log.Debug("service stopped", "service", s.Name(), "took_ms", time.Since(began).Milliseconds())
 	}
 	g.watch.Wait()
 	return errors.Join(errs...)

@@ -75,7 +75,11 @@ func (c *DoctorCmd) sandbox(ctx context.Context, r *report) (string, error) {
 		return "", err
 	}
 	defer func() { _ = local.Close() }() // nothing has run in it
-	if err := local.Checked(ctx); err != nil {
+	// The first check of a language may build a cache. What is not known in
+	// time is shown as being checked.
+	settled, stop := context.WithTimeout(ctx, checkTime/2)
+	defer stop()
+	if err := local.Checked(settled); err != nil && ctx.Err() != nil {
 		return "", err
 	}
 	status, err := local.Status(ctx)

@@ -162,7 +162,7 @@ func serve(s *session, name string, log platform.Log, stop platform.Stop, build 
 // announce says what runs, where to click, and what to try.
 func announce(s *session, name string, rt *platform.Runtime, p *platform.Platform, took time.Duration) {
 	url := p.URL()
-	rt.Logger.Info("ready", "service", name, "url", url, "version", rt.Version, "took", took.Round(time.Millisecond))
+	rt.Logger.Info("ready", "service", name, "url", url, "version", rt.Version, "took_ms", took.Milliseconds())
 	if s.json {
 		// The standard output is all that this writes to; where it is closed, nobody listens.
 		_ = writeJSON(s.stdout, map[string]any{"service": name, "url": url, "version": rt.Version, "facts": p.Facts})

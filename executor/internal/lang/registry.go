@@ -188,7 +188,7 @@ func (r *Registry) settle(ctx context.Context, e *entry) {
 		return
 	}
 	e.toolchain = t
-	r.opt.Logger.Info("language ready", "language", t.ID, "version", t.Version, "took", time.Since(began).Round(time.Millisecond))
+	r.opt.Logger.Info("language ready", "language", t.ID, "version", t.Version, "took_ms", time.Since(began).Milliseconds())
 }
 
 func (r *Registry) ready(ctx context.Context, d *Definition) (*Toolchain, error) {

@@ -82,15 +82,17 @@ func TestWallLimit(t *testing.T) {
 	eachLevel(t, func(t *testing.T, l level) {
 		for _, program := range []string{"sleep", "stop"} {
 			const limit = 150 * time.Millisecond
-			o := l.run(t, nil, sandbox.Limits{Wall: limit}, "/payload", program)
-			require.Equal(t, sandbox.LimitWall, o.Limit)
-			require.Equal(t, int(syscall.SIGKILL), o.Signal)
-			within(t, limit, o.Wall, 0, 20*time.Millisecond)
-			require.Positive(t, o.CPU)
-			require.Positive(t, o.MemoryPeak)
-			if program == "sleep" {
-				require.Equal(t, "before\n", o.out, "output until then is kept")
-			}
+			exact(t, limit, 0, 20*time.Millisecond, func() time.Duration {
+				o := l.run(t, nil, sandbox.Limits{Wall: limit}, "/payload", program)
+				require.Equal(t, sandbox.LimitWall, o.Limit)
+				require.Equal(t, int(syscall.SIGKILL), o.Signal)
+				require.Positive(t, o.CPU)
+				require.Positive(t, o.MemoryPeak)
+				if program == "sleep" {
+					require.Equal(t, "before\n", o.out, "output until then is kept")
+				}
+				return o.Wall
+			})
 		}
 	})
 }
@@ -103,14 +105,18 @@ func TestCPULimit(t *testing.T) {
 			margin = 100 * time.Millisecond // ticks of 10 ms on every core, and a sample each 10 ms
 		}
 		for _, argv := range [][]string{{"/payload", "spin"}, {"/payload", "spin-children", "4"}} {
-			o := l.run(t, nil, sandbox.Limits{Wall: 5 * time.Second, CPU: limit}, argv...)
-			require.Equal(t, sandbox.LimitCPU, o.Limit, "%+v", o.Report)
-			within(t, limit, o.CPU, 10*time.Millisecond, margin+60*time.Millisecond) // with other tests on the same cores
+			exact(t, limit, 10*time.Millisecond, margin, func() time.Duration {
+				o := l.run(t, nil, sandbox.Limits{Wall: 5 * time.Second, CPU: limit}, argv...)
+				require.Equal(t, sandbox.LimitCPU, o.Limit, "%+v", o.Report)
+				return o.CPU
+			})
 		}
 		// What a child used counts when it is dead, too.
-		o := l.run(t, nil, sandbox.Limits{}, "/payload", "spin-for", "100")
-		require.Equal(t, sandbox.LimitNone, o.Limit)
-		within(t, 100*time.Millisecond, o.CPU, margin, 60*time.Millisecond)
+		exact(t, 100*time.Millisecond, margin, 60*time.Millisecond, func() time.Duration {
+			o := l.run(t, nil, sandbox.Limits{}, "/payload", "spin-for", "100")
+			require.Equal(t, sandbox.LimitNone, o.Limit)
+			return o.CPU
+		})
 	})
 }
 
