@@ -13,112 +13,52 @@ import (
 const afterDrain = 15 * time.Second
 
 // UpCmd starts everything in one process.
-type UpCmd struct {
-	Listen string `group:"Access" env:"CRUCIBLE_LISTEN" default:"127.0.0.1:8080" help:"Where the API listens. Port 0 takes a free one."`
-	platform.Log
-	platform.Queue
-	platform.Keep
-	platform.Door
-	platform.Keys
-	platform.Sandbox
-	platform.Grants
-	platform.Work
-	platform.Stop
-}
+type UpCmd struct{ platform.AllInOneConfig }
 
 // Run implements a kong command.
 func (c *UpCmd) Run(s *session) error {
 	return serve(s, "crucible", c.Log, c.Stop, func(ctx context.Context, rt *platform.Runtime) (*platform.Platform, error) {
-		return platform.AllInOne(ctx, c.config(), rt)
+		return platform.AllInOne(ctx, c.AllInOneConfig, rt)
 	})
 }
 
-func (c *UpCmd) config() platform.AllInOneConfig {
-	return platform.AllInOneConfig{
-		Listen: c.Listen, Log: c.Log, Queue: c.Queue, Keep: c.Keep, Door: c.Door, Keys: c.Keys, Sandbox: c.Sandbox, Grants: c.Grants, Work: c.Work, Stop: c.Stop,
-	}
-}
-
 // APICmd starts the API alone.
-type APICmd struct {
-	Listen string `group:"Access" env:"CRUCIBLE_LISTEN" default:"127.0.0.1:8080" help:"Where the API listens."`
-	platform.Log
-	platform.Queue
-	platform.Siblings
-	platform.Grants
-	platform.Door
-	platform.Keys
-	platform.Token
-	platform.Stop
-}
+type APICmd struct{ platform.APIConfig }
 
 // Run implements a kong command.
 func (c *APICmd) Run(s *session) error {
 	return serve(s, "api", c.Log, c.Stop, func(ctx context.Context, rt *platform.Runtime) (*platform.Platform, error) {
-		return platform.API(ctx, platform.APIConfig{
-			Listen: c.Listen, Log: c.Log, Queue: c.Queue, Siblings: c.Siblings, Grants: c.Grants, Door: c.Door, Keys: c.Keys, Token: c.Token, Stop: c.Stop,
-		}, rt)
+		return platform.API(ctx, c.APIConfig, rt)
 	})
 }
 
 // WorkerCmd starts a worker alone.
-type WorkerCmd struct {
-	Listen string `group:"Access" env:"CRUCIBLE_LISTEN" default:"127.0.0.1:8081" help:"Where health checks and metrics are."`
-	platform.Log
-	platform.Queue
-	platform.Siblings
-	platform.Work
-	platform.Door
-	platform.Token
-	platform.Stop
-}
+type WorkerCmd struct{ platform.WorkerConfig }
 
 // Run implements a kong command.
 func (c *WorkerCmd) Run(s *session) error {
 	return serve(s, "worker", c.Log, c.Stop, func(ctx context.Context, rt *platform.Runtime) (*platform.Platform, error) {
-		return platform.Worker(ctx, platform.WorkerConfig{
-			Listen: c.Listen, Log: c.Log, Queue: c.Queue, Siblings: c.Siblings, Work: c.Work, Door: c.Door, Token: c.Token, Stop: c.Stop,
-		}, rt)
+		return platform.Worker(ctx, c.WorkerConfig, rt)
 	})
 }
 
 // ExecutorCmd starts an executor alone.
-type ExecutorCmd struct {
-	Listen string `group:"Access" env:"CRUCIBLE_LISTEN" default:"127.0.0.1:8082" help:"Where workers reach it."`
-	platform.Log
-	platform.Sandbox
-	platform.Grants
-	platform.Door
-	platform.Token
-	platform.Stop
-}
+type ExecutorCmd struct{ platform.ExecutorConfig }
 
 // Run implements a kong command.
 func (c *ExecutorCmd) Run(s *session) error {
 	return serve(s, "executor", c.Log, c.Stop, func(ctx context.Context, rt *platform.Runtime) (*platform.Platform, error) {
-		return platform.Executor(ctx, platform.ExecutorConfig{
-			Listen: c.Listen, Log: c.Log, Sandbox: c.Sandbox, Grants: c.Grants, Door: c.Door, Token: c.Token, Stop: c.Stop,
-		}, rt)
+		return platform.Executor(ctx, c.ExecutorConfig, rt)
 	})
 }
 
 // StorageCmd starts the storage alone.
-type StorageCmd struct {
-	Listen string `group:"Access" env:"CRUCIBLE_LISTEN" default:"127.0.0.1:8083" help:"Where the API and workers reach it."`
-	platform.Log
-	platform.Keep
-	AutoMigrate bool `group:"Storage" env:"CRUCIBLE_AUTO_MIGRATE" help:"Bring a PostgreSQL database up to date at the start. Otherwise that is the work of crucible migrate."`
-	platform.Door
-	platform.Token
-	platform.Stop
-}
+type StorageCmd struct{ platform.StorageConfig }
 
 // Run implements a kong command.
 func (c *StorageCmd) Run(s *session) error {
 	return serve(s, "storage", c.Log, c.Stop, func(ctx context.Context, rt *platform.Runtime) (*platform.Platform, error) {
-		return platform.Storage(ctx, platform.StorageConfig{
-			Listen: c.Listen, Log: c.Log, Keep: c.Keep, AutoMigrate: c.AutoMigrate, Door: c.Door, Token: c.Token, Stop: c.Stop,
-		}, rt)
+		return platform.Storage(ctx, c.StorageConfig, rt)
 	})
 }
 

@@ -16,7 +16,7 @@ import (
 
 // AllInOneConfig is what crucible up needs.
 type AllInOneConfig struct {
-	Listen string
+	Listen string `group:"Access" env:"CRUCIBLE_LISTEN" default:"127.0.0.1:8080" help:"Where the API listens. Port 0 takes a free one."`
 	Log
 	Queue
 	Keep

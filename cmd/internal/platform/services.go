@@ -24,7 +24,7 @@ type Siblings struct {
 
 // APIConfig is what crucible api needs.
 type APIConfig struct {
-	Listen string
+	Listen string `group:"Access" env:"CRUCIBLE_LISTEN" default:"127.0.0.1:8080" help:"Where the API listens."`
 	Log
 	Queue
 	Siblings
@@ -103,7 +103,7 @@ func API(ctx context.Context, cfg APIConfig, rt *Runtime) (_ *Platform, err erro
 
 // WorkerConfig is what crucible worker needs.
 type WorkerConfig struct {
-	Listen string
+	Listen string `group:"Access" env:"CRUCIBLE_LISTEN" default:"127.0.0.1:8081" help:"Where health checks and metrics are."`
 	Log
 	Queue
 	Siblings
@@ -149,7 +149,7 @@ func Worker(ctx context.Context, cfg WorkerConfig, rt *Runtime) (_ *Platform, er
 
 // ExecutorConfig is what crucible executor needs.
 type ExecutorConfig struct {
-	Listen string
+	Listen string `group:"Access" env:"CRUCIBLE_LISTEN" default:"127.0.0.1:8082" help:"Where workers reach it."`
 	Log
 	Sandbox
 	Grants
@@ -187,7 +187,7 @@ func Executor(ctx context.Context, cfg ExecutorConfig, rt *Runtime) (_ *Platform
 
 // StorageConfig is what crucible storage needs.
 type StorageConfig struct {
-	Listen string
+	Listen string `group:"Access" env:"CRUCIBLE_LISTEN" default:"127.0.0.1:8083" help:"Where the API and workers reach it."`
 	Log
 	Keep
 	AutoMigrate bool `group:"Storage" env:"CRUCIBLE_AUTO_MIGRATE" help:"Bring a PostgreSQL database up to date at the start. Otherwise that is the work of crucible migrate."`
