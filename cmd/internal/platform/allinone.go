@@ -32,11 +32,7 @@ type AllInOneConfig struct {
 // calls. It is ready to start.
 func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform, err error) {
 	p := &Platform{rt: rt}
-	defer func() {
-		if err != nil {
-			err = p.abandon(ctx, err)
-		}
-	}()
+	defer p.abandon(ctx, &err)
 	policy, err := cfg.policy()
 	if err != nil {
 		return nil, err

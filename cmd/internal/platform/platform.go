@@ -58,9 +58,12 @@ func (p *Platform) fact(name, format string, args ...any) {
 	p.Facts = append(p.Facts, Fact{name, fmt.Sprintf(format, args...)})
 }
 
-// abandon closes what a platform that could not be built had opened.
-func (p *Platform) abandon(ctx context.Context, err error) error {
-	return errors.Join(err, p.Stop(context.WithoutCancel(ctx)))
+// abandon is deferred by those who build a platform: when that ends in an
+// error, it closes what was opened.
+func (p *Platform) abandon(ctx context.Context, err *error) {
+	if *err != nil {
+		*err = errors.Join(*err, p.Stop(context.WithoutCancel(ctx)))
+	}
 }
 
 // Storage is the storage's configuration, with the data folder filled in.

@@ -73,11 +73,7 @@ func (p *Platform) reach(ctx context.Context, queue Queue, siblings Siblings, to
 // starts; it answers 503 until they are there.
 func API(ctx context.Context, cfg APIConfig, rt *Runtime) (_ *Platform, err error) {
 	p := &Platform{rt: rt}
-	defer func() {
-		if err != nil {
-			err = p.abandon(ctx, err)
-		}
-	}()
+	defer p.abandon(ctx, &err)
 	policy, err := cfg.policy()
 	if err != nil {
 		return nil, err
@@ -116,11 +112,7 @@ type WorkerConfig struct {
 // Worker builds a worker alone. It listens for health checks and metrics.
 func Worker(ctx context.Context, cfg WorkerConfig, rt *Runtime) (_ *Platform, err error) {
 	p := &Platform{rt: rt}
-	defer func() {
-		if err != nil {
-			err = p.abandon(ctx, err)
-		}
-	}()
+	defer p.abandon(ctx, &err)
 	f, err := p.reach(ctx, cfg.Queue, cfg.Siblings, cfg.Token, rt)
 	if err != nil {
 		return nil, err
@@ -161,11 +153,7 @@ type ExecutorConfig struct {
 // Executor builds an executor alone.
 func Executor(ctx context.Context, cfg ExecutorConfig, rt *Runtime) (_ *Platform, err error) {
 	p := &Platform{rt: rt}
-	defer func() {
-		if err != nil {
-			err = p.abandon(ctx, err)
-		}
-	}()
+	defer p.abandon(ctx, &err)
 	policy, err := cfg.policy()
 	if err != nil {
 		return nil, err
@@ -199,11 +187,7 @@ type StorageConfig struct {
 // Storage builds the storage alone.
 func Storage(ctx context.Context, cfg StorageConfig, rt *Runtime) (_ *Platform, err error) {
 	p := &Platform{rt: rt}
-	defer func() {
-		if err != nil {
-			err = p.abandon(ctx, err)
-		}
-	}()
+	defer p.abandon(ctx, &err)
 	backend, err := p.openStorage(ctx, cfg.Keep, cfg.AutoMigrate, rt.Logger)
 	if err != nil {
 		return nil, err

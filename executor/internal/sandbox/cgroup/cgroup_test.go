@@ -133,9 +133,10 @@ func TestVersion2NotDelegated(t *testing.T) {
 	require.ErrorContains(t, err, "memory")
 }
 
-// TestManyExecutors opens trees at the same time, each of which takes the
-// others' for abandoned until they are locked: none may lose its own.
-func TestManyExecutors(t *testing.T) {
+// openTree opens a tree, or skips where none can be; as root with
+// REQUIRE_SERVICES=1 that is a failure.
+func openTree(t *testing.T) cgroup.Tree {
+	t.Helper()
 	tree, err := cgroup.Open()
 	if err != nil {
 		if os.Getenv("REQUIRE_SERVICES") == "1" && os.Geteuid() == 0 {
@@ -143,6 +144,13 @@ func TestManyExecutors(t *testing.T) {
 		}
 		t.Skip(err)
 	}
+	return tree
+}
+
+// TestManyExecutors opens trees at the same time, each of which takes the
+// others' for abandoned until they are locked: none may lose its own.
+func TestManyExecutors(t *testing.T) {
+	tree := openTree(t)
 	require.NoError(t, tree.Close())
 	errs := make(chan error, 8)
 	for range cap(errs) {
@@ -179,10 +187,7 @@ func TestManyExecutors(t *testing.T) {
 // TestExecutorsThatShareSomeHierarchies reclaims as an executor does that is
 // in the same groups as a living one except for memory.
 func TestExecutorsThatShareSomeHierarchies(t *testing.T) {
-	tree, err := cgroup.Open()
-	if err != nil {
-		t.Skip(err)
-	}
+	tree := openTree(t)
 	defer func() { require.NoError(t, tree.Close()) }()
 	if tree.Version() != 1 {
 		t.Skip("there is one hierarchy only")
