@@ -44,17 +44,26 @@ type Config struct {
 	// never runs weaker. Empty: any that the sandbox offers.
 	MinIsolation string
 
-	// InitPath and NoCgroup are the sandbox's: see its Config.
+	// Isolation is the level to run at, and no other. Empty: the strongest of
+	// namespaces, namespaces-rlimit and landlock that this machine allows.
+	Isolation string
+	// AllowUnsafe lets the level "none" be asked for.
+	AllowUnsafe bool
+	// RunscPath is gVisor's program, for the level "gvisor". Empty: "runsc"
+	// beside the executable or in PATH.
+	RunscPath string
+	// InitPath is the sandbox's: see its Config.
 	InitPath string
-	NoCgroup bool
 }
 
 func (c Config) filled() (Config, error) {
 	if c.Slots < 0 || c.MemoryBytes < 0 {
 		return c, errors.New("executor: slots and memory cannot be negative")
 	}
-	if c.MinIsolation != "" && !slices.Contains(eval.IsolationLevels(), c.MinIsolation) {
-		return c, fmt.Errorf("executor: isolation level %q is not one of %v", c.MinIsolation, eval.IsolationLevels())
+	for _, level := range []string{c.Isolation, c.MinIsolation} {
+		if level != "" && !slices.Contains(eval.IsolationLevels(), level) {
+			return c, fmt.Errorf("executor: isolation level %q is not one of %v", level, eval.IsolationLevels())
+		}
 	}
 	if c.Name == "" {
 		host, _ := os.Hostname()

@@ -62,7 +62,10 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *promet
 		return nil, fmt.Errorf("executor: %w", err)
 	}
 	l := &Local{cfg: cfg, log: logger, fence: slots.NewFence(), tracer: otel.Tracer("github.com/crucible-eval/crucible/executor")}
-	if l.boxes, err = sandbox.Open(ctx, sandbox.Config{InitPath: cfg.InitPath, NoCgroup: cfg.NoCgroup, Logger: logger}); err != nil {
+	l.boxes, err = sandbox.Open(ctx, sandbox.Config{
+		Level: cfg.Isolation, AllowUnsafe: cfg.AllowUnsafe, RunscPath: cfg.RunscPath, InitPath: cfg.InitPath, Logger: logger,
+	})
+	if err != nil {
 		return nil, fmt.Errorf("executor: %w", err)
 	}
 	defer func() {

@@ -70,7 +70,7 @@ func (c *DoctorCmd) Run(s *session) error {
 }
 
 func (c *DoctorCmd) sandbox(ctx context.Context, r *report) (string, error) {
-	local, err := executor.Open(ctx, executor.Config{Slots: c.Slots, MinIsolation: c.MinIsolation, LanguagesDir: c.LanguagesDir}, nil, nil)
+	local, err := executor.Open(ctx, c.Executor(), nil, nil)
 	if err != nil {
 		return "", err
 	}

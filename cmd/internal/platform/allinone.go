@@ -102,7 +102,9 @@ func (p *Platform) openExecutor(ctx context.Context, cfg Sandbox, policy eval.Po
 }
 
 func executorConfig(cfg Sandbox, policy eval.Policy, rt *Runtime) executor.Config {
-	return executor.Config{Version: rt.Version, Policy: &policy, Slots: cfg.Slots, MinIsolation: cfg.MinIsolation, LanguagesDir: cfg.LanguagesDir}
+	c := cfg.Executor()
+	c.Version, c.Policy = rt.Version, &policy
+	return c
 }
 
 func workerConfig(cfg Work, stop Stop, rt *Runtime) worker.Config {

@@ -1,9 +1,12 @@
 package sandbox
 
-// Level names a kind of isolation, from strong to weak.
+// Levels of isolation, from strong to weak.
 const (
+	LevelGVisor           = "gvisor"            // a kernel of its own, in user space
 	LevelNamespaces       = "namespaces"        // namespaces and exact limits by cgroups
 	LevelNamespacesRlimit = "namespaces-rlimit" // namespaces, limits approximated
+	LevelLandlock         = "landlock"          // no namespaces: Landlock and seccomp, limits approximated
+	LevelNone             = "none"              // nothing but limits; refused unless asked for as unsafe
 )
 
 // State says how well a control holds.

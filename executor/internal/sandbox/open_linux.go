@@ -5,139 +5,49 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"sync"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/crucible-eval/crucible/executor/internal/sandbox/cgroup"
-	"github.com/crucible-eval/crucible/executor/internal/sandbox/filter"
 )
 
-// Ids of the program, inside.
-const (
-	insideUID = 1000
-	insideGID = 1000
-)
+// automatic are the levels that are made without being asked for, the
+// strongest first.
+var automatic = []string{LevelNamespaces, LevelNamespacesRlimit, LevelLandlock}
 
-// Open makes a runtime of the strongest kind that this machine offers short
-// of gVisor, and starts its launcher. The error wraps ErrUnsupported when no
-// box can be made; it says what to do.
+// Open makes a runtime of the level that cfg names, or, where it names none,
+// of the strongest one of namespaces, namespaces-rlimit and landlock that this
+// machine allows. The error wraps ErrUnsupported when the level cannot be had
+// here, and says what to do; no other level is made instead.
 func Open(ctx context.Context, cfg Config) (Runtime, error) {
-	r := &runtime{log: cfg.Logger, rootless: os.Geteuid() != 0, slots: newSlots(), boxes: map[*box]struct{}{}}
-	if r.log == nil {
-		r.log = slog.Default()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
 	}
-	var err error
-	if r.filter, err = filter.Build(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	if cfg.Level != "" {
+		return openLevel(ctx, cfg)
 	}
-	if r.exe, err = initProgram(cfg.InitPath); err != nil {
-		return nil, err
-	}
-	r.procMask, r.procRO = procCovers()
-	if !cfg.NoCgroup {
-		r.groups, err = cgroup.Open()
-		if err != nil && !errors.Is(err, cgroup.ErrUnavailable) {
-			_ = r.exe.Close()
-			return nil, err
+	var refused []error
+	for _, level := range automatic {
+		cfg.Level = level
+		r, err := openLevel(ctx, cfg)
+		if err == nil || !errors.Is(err, ErrUnsupported) {
+			return r, err
 		}
-		r.noGroups = err
+		refused = append(refused, fmt.Errorf("%s: %w", level, err))
 	}
-	if _, err := r.launcher(); err != nil {
-		_ = r.Close()
-		return nil, err
-	}
-	return r, nil
+	return nil, errors.Join(refused...)
 }
 
-// runtime is the namespaces and the namespaces-rlimit level: they differ in
-// whether there are groups.
-type runtime struct {
-	log      *slog.Logger
-	rootless bool
-	exe      *os.File
-	filter   string
-	procMask []string
-	procRO   []string
-	groups   cgroup.Tree // nil: limits are approximated
-	noGroups error       // why
-	slots    *slots
-
-	mu         sync.Mutex
-	client     *client
-	closed     bool
-	boxes      map[*box]struct{}
-	workspaces int64
-	background sync.WaitGroup // boxes on their way out
-}
-
-// launcher returns the running launcher, and starts another if it died.
-func (r *runtime) launcher() (*client, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return nil, ErrClosed
-	}
-	if r.client != nil {
-		if r.client.alive() {
-			return r.client, nil
+// openLevel makes the level that is named, or fails.
+func openLevel(ctx context.Context, cfg Config) (Runtime, error) {
+	switch cfg.Level {
+	case LevelGVisor:
+		return openGVisor(ctx, cfg)
+	case LevelNamespaces, LevelNamespacesRlimit:
+		return openNamespaces(cfg)
+	case LevelLandlock:
+		return openLandlock(cfg)
+	case LevelNone:
+		if !cfg.AllowUnsafe {
+			return nil, fmt.Errorf("%w: level %q isolates nothing, and has to be allowed as unsafe too (--allow-unsafe)", ErrUnsupported, LevelNone)
 		}
-		r.log.Warn("sandbox launcher died, starting another")
-		r.client.close()
-		r.client = nil
+		return openNone(cfg)
 	}
-	c, err := startLauncher(r.exe, r.rootless)
-	if err != nil {
-		return nil, err
-	}
-	r.client = c
-	return c, nil
-}
-
-func (r *runtime) Close() error {
-	r.mu.Lock()
-	if r.closed {
-		r.mu.Unlock()
-		return nil
-	}
-	r.closed = true
-	c := r.client
-	boxes := make([]*box, 0, len(r.boxes))
-	for b := range r.boxes {
-		boxes = append(boxes, b)
-	}
-	r.mu.Unlock()
-	for _, b := range boxes {
-		_ = b.Close()
-	}
-	r.background.Wait()
-	if c != nil {
-		c.close()
-	}
-	var err error
-	if r.groups != nil {
-		err = r.groups.Close()
-	}
-	return errors.Join(err, r.exe.Close())
-}
-
-// procCovers returns what of /proc is covered with /dev/null and what is made
-// read-only, as far as this kernel has it. Most of it is root's alone anyway,
-// and root of the host is nobody in a box: this is the second lock.
-func procCovers() (mask, readOnly []string) {
-	for _, name := range []string{
-		"kcore", "keys", "key-users", "kmsg", "kallsyms", "timer_list", "sched_debug", "sysrq-trigger",
-		"config.gz", "modules", "interrupts", "kpagecount", "kpageflags", "kpagecgroup",
-	} {
-		if unix.Access("/proc/"+name, unix.F_OK) == nil {
-			mask = append(mask, "/proc/"+name)
-		}
-	}
-	for _, name := range []string{"sys", "irq", "bus", "fs", "acpi", "scsi"} {
-		if unix.Access("/proc/"+name, unix.F_OK) == nil {
-			readOnly = append(readOnly, "/proc/"+name)
-		}
-	}
-	return mask, readOnly
+	return nil, fmt.Errorf("%w: there is no level %q", ErrUnsupported, cfg.Level)
 }

@@ -114,7 +114,7 @@ func (r *runtime) probeAbuse(ctx context.Context) ([]Control, error) {
 // probeLimits runs into each limit, all at the same time.
 func (r *runtime) probeLimits(ctx context.Context) ([]Control, error) {
 	exact := Control{State: Enforced}
-	approximated := Control{State: Approximated, Detail: "no writable cgroup: " + r.why()}
+	approximated := Control{State: Approximated, Detail: "sampled and held by rlimits, without a cgroup"}
 	base := exact
 	if r.groups == nil {
 		base = approximated
@@ -166,11 +166,4 @@ func (r *runtime) known() []Control {
 		Name: "bind_paths", State: Approximated,
 		Detail: "/proc/self/mountinfo of a box names the host paths of its binds",
 	}}
-}
-
-func (r *runtime) why() string {
-	if r.noGroups == nil {
-		return "switched off"
-	}
-	return r.noGroups.Error()
 }

@@ -11,12 +11,18 @@ import (
 
 // Config is what Open needs; the zero value is right for production.
 type Config struct {
+	// Level is the one to make, and no other. Empty: the strongest of namespaces,
+	// namespaces-rlimit and landlock that this machine allows.
+	Level string
+	// AllowUnsafe lets LevelNone be asked for.
+	AllowUnsafe bool
+	// RunscPath is gVisor's program for LevelGVisor. Empty: "runsc" beside the
+	// executable or in PATH.
+	RunscPath string
 	// InitPath is the program that becomes the launcher and the first process
 	// of each box. Empty: "sandbox-init" beside the executable if it is there,
 	// else this executable itself, whose main must then call MaybeInit first.
 	InitPath string
-	// NoCgroup leaves cgroups alone: the level is namespaces-rlimit at most.
-	NoCgroup bool
 	// Logger receives one line per change of state. nil: slog.Default().
 	Logger *slog.Logger
 }

@@ -1,0 +1,140 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crucible-eval/crucible/executor/internal/sandbox/cgroup"
+	"github.com/crucible-eval/crucible/executor/internal/sandbox/filter"
+)
+
+// Ids of the program, inside.
+const (
+	insideUID = 1000
+	insideGID = 1000
+)
+
+// openNamespaces makes a runtime of one of the two levels with namespaces, and
+// starts its launcher.
+func openNamespaces(cfg Config) (Runtime, error) {
+	r := &runtime{log: cfg.Logger, rootless: os.Geteuid() != 0, slots: newSlots(), boxes: map[*box]struct{}{}}
+	var err error
+	if r.filter, err = filter.Build(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	if cfg.Level == LevelNamespaces {
+		r.groups, err = cgroup.Open()
+		if errors.Is(err, cgroup.ErrUnavailable) {
+			return nil, fmt.Errorf("%w: %w; level %s does without", ErrUnsupported, err, LevelNamespacesRlimit)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if r.exe, err = initProgram(cfg.InitPath); err == nil {
+		r.procMask, r.procRO = procCovers()
+		_, err = r.launcher()
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// runtime is the namespaces and the namespaces-rlimit level: they differ in
+// whether there are groups.
+type runtime struct {
+	log      *slog.Logger
+	rootless bool
+	exe      *os.File
+	filter   string
+	procMask []string
+	procRO   []string
+	groups   cgroup.Tree // nil: limits are approximated
+	slots    *slots
+
+	mu         sync.Mutex
+	client     *client
+	closed     bool
+	boxes      map[*box]struct{}
+	workspaces int64
+	background sync.WaitGroup // boxes on their way out
+}
+
+// launcher returns the running launcher, and starts another if it died.
+func (r *runtime) launcher() (*client, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, ErrClosed
+	}
+	if r.client != nil {
+		if r.client.alive() {
+			return r.client, nil
+		}
+		r.log.Warn("sandbox launcher died, starting another")
+		r.client.close()
+		r.client = nil
+	}
+	c, err := startLauncher(r.exe, r.rootless)
+	if err != nil {
+		return nil, err
+	}
+	r.client = c
+	return c, nil
+}
+
+func (r *runtime) Close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
+	r.closed = true
+	c := r.client
+	boxes := make([]*box, 0, len(r.boxes))
+	for b := range r.boxes {
+		boxes = append(boxes, b)
+	}
+	r.mu.Unlock()
+	for _, b := range boxes {
+		_ = b.Close()
+	}
+	r.background.Wait()
+	if c != nil {
+		c.close()
+	}
+	var err error
+	if r.groups != nil {
+		err = r.groups.Close()
+	}
+	if r.exe != nil {
+		err = errors.Join(err, r.exe.Close())
+	}
+	return err
+}
+
+// procCovers returns what of /proc is covered with /dev/null and what is made
+// read-only, as far as this kernel has it. Most of it is root's alone anyway,
+// and root of the host is nobody in a box: this is the second lock.
+func procCovers() (mask, readOnly []string) {
+	for _, name := range []string{
+		"kcore", "keys", "key-users", "kmsg", "kallsyms", "timer_list", "sched_debug", "sysrq-trigger",
+		"config.gz", "modules", "interrupts", "kpagecount", "kpageflags", "kpagecgroup",
+	} {
+		if unix.Access("/proc/"+name, unix.F_OK) == nil {
+			mask = append(mask, "/proc/"+name)
+		}
+	}
+	for _, name := range []string{"sys", "irq", "bus", "fs", "acpi", "scsi"} {
+		if unix.Access("/proc/"+name, unix.F_OK) == nil {
+			readOnly = append(readOnly, "/proc/"+name)
+		}
+	}
+	return mask, readOnly
+}
