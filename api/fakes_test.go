@@ -24,7 +24,7 @@ type executor struct {
 
 func newExecutor() *executor {
 	return &executor{status: eval.ExecutorStatus{
-		Name: "test/1", Version: "v0-test", Slots: 2, Busy: 1,
+		Name: "test/1", Version: "v0-test", Load: eval.Load{Slots: 2, Busy: 1, MemoryBytes: 8 << 30, ReservedBytes: 256 << 20},
 		Isolation: eval.Isolation{Level: "namespaces", Controls: []eval.Control{
 			{Name: "network", State: eval.ControlEnforced},
 			{Name: "memory", State: eval.ControlApproximated, Detail: "run as root for cgroups"},

@@ -53,7 +53,7 @@ func (s *script) runs(id eval.ID) int {
 }
 
 func (s *script) Status(context.Context) (eval.ExecutorStatus, error) {
-	return eval.ExecutorStatus{Name: "script", Slots: s.slots}, nil
+	return eval.ExecutorStatus{Name: "script", Load: eval.Load{Slots: s.slots}}, nil
 }
 
 func (s *script) Stop(context.Context, eval.ID) error { return nil }

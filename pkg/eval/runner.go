@@ -67,11 +67,12 @@ type Executor interface {
 
 // ExecutorStatus describes an executor.
 type ExecutorStatus struct {
-	Name      string     `json:"name"` // host and process
-	Version   string     `json:"version"`
-	Slots     int        `json:"slots"` // runs at once
-	Busy      int        `json:"busy"`
-	Draining  bool       `json:"draining"`
+	Name    string `json:"name"` // host and process
+	Version string `json:"version"`
+	Load
+	// Problem says why no run is taken on now, though the executor answers;
+	// empty: it is well.
+	Problem   string     `json:"problem,omitempty"`
 	Isolation Isolation  `json:"isolation"`
 	Languages []Language `json:"languages"`
 }

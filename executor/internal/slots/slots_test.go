@@ -18,16 +18,18 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func busy(s *slots.Slots) int { _, n, _ := s.State(); return n }
+func busy(s *slots.Slots) int { return s.Load().Busy }
+
+func bytes(n int64) slots.Want { return slots.Want{Memory: n} }
 
 func TestAFreedSlotGoesToWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 0, time.Second)
-		release, err := s.Take(t.Context(), 0)
+		release, err := s.Take(t.Context(), bytes(0))
 		require.NoError(t, err)
 		got := make(chan func())
 		go func() {
-			next, err := s.Take(t.Context(), 0)
+			next, err := s.Take(t.Context(), bytes(0))
 			require.NoError(t, err)
 			got <- next
 		}()
@@ -44,10 +46,10 @@ func TestAFreedSlotGoesToWhoWaits(t *testing.T) {
 func TestFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 0, 100*time.Millisecond)
-		_, err := s.Take(t.Context(), 0)
+		_, err := s.Take(t.Context(), bytes(0))
 		require.NoError(t, err)
 		began := time.Now()
-		_, err = s.Take(t.Context(), 0)
+		_, err = s.Take(t.Context(), bytes(0))
 		require.Equal(t, 100*time.Millisecond, time.Since(began))
 		require.Equal(t, eval.KindFull, eval.KindOf(err))
 		e, ok := errors.AsType[*eval.Error](err)
@@ -59,12 +61,12 @@ func TestFull(t *testing.T) {
 func TestTheLineIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 0, time.Second)
-		_, err := s.Take(t.Context(), 0)
+		_, err := s.Take(t.Context(), bytes(0))
 		require.NoError(t, err)
-		go func() { _, _ = s.Take(t.Context(), 0) }()
+		go func() { _, _ = s.Take(t.Context(), bytes(0)) }()
 		synctest.Wait()
 		began := time.Now()
-		_, err = s.Take(t.Context(), 0)
+		_, err = s.Take(t.Context(), bytes(0))
 		require.Equal(t, eval.KindFull, eval.KindOf(err))
 		require.Zero(t, time.Since(began))
 		time.Sleep(2 * time.Second) // of the bubble: the one in line gives up
@@ -73,36 +75,173 @@ func TestTheLineIsShort(t *testing.T) {
 
 func TestMemory(t *testing.T) {
 	s := slots.New(4, 100, 0)
-	first, err := s.Take(t.Context(), 60)
+	first, err := s.Take(t.Context(), bytes(60))
 	require.NoError(t, err)
-	_, err = s.Take(t.Context(), 60)
+	_, err = s.Take(t.Context(), bytes(60))
 	require.Equal(t, eval.KindFull, eval.KindOf(err))
-	second, err := s.Take(t.Context(), 40)
+	second, err := s.Take(t.Context(), bytes(40))
 	require.NoError(t, err)
 	first()
 	second()
-	alone, err := s.Take(t.Context(), 1000)
+	alone, err := s.Take(t.Context(), bytes(1000))
 	require.NoError(t, err, "what needs more than there is runs alone")
-	_, err = s.Take(t.Context(), 1)
+	_, err = s.Take(t.Context(), bytes(1))
 	require.Equal(t, eval.KindFull, eval.KindOf(err))
 	alone()
 }
 
 func TestDrain(t *testing.T) {
 	s := slots.New(2, 0, time.Hour)
-	release, err := s.Take(t.Context(), 0)
+	release, err := s.Take(t.Context(), bytes(0))
 	require.NoError(t, err)
 	idle := s.Drain()
-	_, err = s.Take(t.Context(), 0)
+	_, err = s.Take(t.Context(), bytes(0))
 	require.Equal(t, eval.KindStopping, eval.KindOf(err))
 	select {
 	case <-idle:
 		require.Fail(t, "a run is under way")
 	default:
 	}
+	require.True(t, s.Load().Draining)
 	release()
 	<-idle
 	<-s.Drain()
+}
+
+func TestWhoWaitsIsToldAtOnceThatTheExecutorStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(1, 0, time.Hour)
+		release, err := s.Take(t.Context(), bytes(0))
+		require.NoError(t, err)
+		told := make(chan error)
+		go func() {
+			_, err := s.Take(t.Context(), bytes(0))
+			told <- err
+		}()
+		synctest.Wait()
+		require.Equal(t, 1, s.Load().Waiting)
+		began := time.Now()
+		s.Drain()
+		require.Equal(t, eval.KindStopping, eval.KindOf(<-told))
+		require.Zero(t, time.Since(began))
+		require.Zero(t, s.Load().Waiting)
+		release()
+	})
+}
+
+func TestALargeRunIsNotOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(3, 100, 100*time.Millisecond)
+		small, err := s.Take(t.Context(), bytes(50))
+		require.NoError(t, err)
+		order := make(chan string, 2)
+		var work sync.WaitGroup
+		work.Go(func() {
+			release, err := s.Take(t.Context(), bytes(95))
+			require.NoError(t, err, "it waits ten times longer, because it needs most of the memory")
+			order <- "large"
+			time.Sleep(20 * time.Millisecond)
+			release()
+		})
+		synctest.Wait()
+		require.Nil(t, s.TryTake(bytes(10)), "somebody waits")
+		time.Sleep(900 * time.Millisecond)
+		work.Go(func() {
+			release, err := s.Take(t.Context(), bytes(10))
+			require.NoError(t, err)
+			order <- "small"
+			release()
+		})
+		synctest.Wait()
+		small()
+		work.Wait()
+		require.Equal(t, "large", <-order)
+		require.Equal(t, "small", <-order)
+		extra := s.TryTake(bytes(10))
+		require.NotNil(t, extra)
+		extra()
+	})
+}
+
+func TestALargeRunThatGivesUpLetsTheOthersIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(3, 100, time.Second)
+		_, err := s.Take(t.Context(), bytes(50))
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		var work sync.WaitGroup
+		work.Go(func() {
+			_, err := s.Take(ctx, bytes(90))
+			require.ErrorIs(t, err, context.Canceled)
+		})
+		synctest.Wait()
+		work.Go(func() {
+			_, err := s.Take(t.Context(), bytes(10))
+			require.NoError(t, err)
+		})
+		synctest.Wait()
+		require.Equal(t, 2, s.Load().Waiting)
+		cancel()
+		work.Wait()
+		require.Equal(t, eval.Load{Slots: 3, Busy: 2, MemoryBytes: 100, ReservedBytes: 60}, s.Load())
+	})
+}
+
+// TestRetryAfterComesFromWhatRuns refuses runs in known situations, on a
+// clock that moves as the test says.
+func TestRetryAfterComesFromWhatRuns(t *testing.T) {
+	refused := func(t *testing.T, s *slots.Slots, want slots.Want) time.Duration {
+		t.Helper()
+		_, err := s.Take(t.Context(), want)
+		e, ok := errors.AsType[*eval.Error](err)
+		require.True(t, ok)
+		require.Equal(t, eval.KindFull, e.Kind)
+		return e.RetryAfter
+	}
+	take := func(t *testing.T, s *slots.Slots, want slots.Want) func() {
+		t.Helper()
+		release, err := s.Take(t.Context(), want)
+		require.NoError(t, err)
+		return release
+	}
+	const second = time.Second
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(2, 100, 0)
+		take(t, s, slots.Want{Memory: 10, Longest: 300 * time.Millisecond})
+		take(t, s, slots.Want{Memory: 10, Longest: 90 * second})
+		require.Equal(t, 300*time.Millisecond, refused(t, s, bytes(1)), "the first has to end by its limit")
+		time.Sleep(250 * time.Millisecond)
+		require.Equal(t, 50*time.Millisecond, refused(t, s, bytes(1)))
+		require.Equal(t, 750*time.Millisecond, refused(t, s, bytes(95)), "it needs the memory of both; nothing has ended yet, and a second is the guess")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(1, 0, 0)
+		release := take(t, s, slots.Want{Longest: 300 * second})
+		require.Equal(t, second, refused(t, s, bytes(0)))
+		time.Sleep(20 * second)
+		require.Equal(t, 20*second, refused(t, s, bytes(0)), "what is old grows older")
+		time.Sleep(200 * second)
+		require.Equal(t, 60*second, refused(t, s, bytes(0)), "a minute at most")
+		release()
+		for range 40 {
+			release := take(t, s, bytes(0))
+			time.Sleep(4 * second)
+			release()
+		}
+		take(t, s, bytes(0))
+		require.InDelta(t, 4*second, refused(t, s, bytes(0)), float64(second), "it has learned what is typical")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(1, 0, time.Minute)
+		take(t, s, bytes(0))
+		ctx, cancel := context.WithCancel(t.Context())
+		var work sync.WaitGroup
+		work.Go(func() { _, _ = s.Take(ctx, bytes(0)) })
+		synctest.Wait()
+		require.Equal(t, 2*second, refused(t, s, bytes(0)), "the line is full; one is under way, and one before this")
+		cancel()
+		work.Wait()
+	})
 }
 
 func TestSlotsAreExactWhateverHappens(t *testing.T) {
@@ -114,7 +253,7 @@ func TestSlotsAreExactWhateverHappens(t *testing.T) {
 			work.Go(func() {
 				for range 100 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(8))*time.Millisecond)
-					release, err := s.Take(ctx, int64(rand.IntN(600)))
+					release, err := s.Take(ctx, bytes(int64(rand.IntN(600))))
 					if n := busy(s); n > total {
 						t.Errorf("%d of %d slots are taken", n, total)
 					}
@@ -129,7 +268,7 @@ func TestSlotsAreExactWhateverHappens(t *testing.T) {
 		work.Wait()
 		require.Zero(t, busy(s))
 		for range total {
-			_, err := s.Take(t.Context(), 1)
+			_, err := s.Take(t.Context(), bytes(1))
 			require.NoError(t, err)
 		}
 	})

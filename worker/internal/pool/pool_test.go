@@ -39,7 +39,7 @@ func (e *executor) Run(ctx context.Context, _ eval.Request, sink func(eval.RunEv
 }
 
 func (e *executor) Status(context.Context) (eval.ExecutorStatus, error) {
-	return eval.ExecutorStatus{Slots: e.slots}, e.err
+	return eval.ExecutorStatus{Load: eval.Load{Slots: e.slots}}, e.err
 }
 
 func (e *executor) Stop(context.Context, eval.ID) error { return nil }
