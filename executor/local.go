@@ -43,7 +43,10 @@ type Local struct {
 	closed  error
 }
 
-var _ eval.Executor = (*Local)(nil)
+var (
+	_ eval.Executor = (*Local)(nil)
+	_ eval.Loaded   = (*Local)(nil)
+)
 
 // Open makes an executor: it starts the sandbox, has it prove what it
 // isolates, and finds the languages. It returns when those that need no
@@ -150,15 +153,13 @@ func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 		return eval.Result{}, l.rejected(err)
 	}
 	defer pass.Leave()
-	memory := program.Limits.MemoryBytes
-	if t.Compile != nil {
-		memory = max(memory, t.Compile.Limits.MemoryBytes)
-	}
-	release, err := l.slots.Take(runCtx, memory)
+	asked := time.Now()
+	release, err := l.slots.Take(runCtx, want(program, t))
 	if err != nil {
 		return eval.Result{}, l.rejected(err)
 	}
 	defer release()
+	l.metrics.admitted(time.Since(asked))
 	res, err := l.runner.Run(runCtx, t, program, sink)
 	stopped := runCtx.Err() != nil
 	l.metrics.ended(t.ID, res, err, stopped, time.Since(began))
@@ -166,6 +167,17 @@ func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 		l.log.Error("run failed", "id", req.ID, "attempt", req.Attempt, "language", t.ID, "err", err)
 	}
 	return res, err
+}
+
+// want is what a run needs of the executor: the phases follow one another, so
+// the memory is that of the larger.
+func want(p *eval.Program, t *lang.Toolchain) slots.Want {
+	w := slots.Want{Memory: p.Limits.MemoryBytes, Longest: p.Limits.Wall() * time.Duration(max(len(p.Tests), 1))}
+	if t.Compile != nil {
+		w.Memory = max(w.Memory, t.Compile.Limits.MemoryBytes)
+		w.Longest += t.Compile.Limits.Wall()
+	}
+	return w
 }
 
 // admissible checks a request as if nobody had before.
@@ -197,12 +209,14 @@ func (l *Local) rejected(err error) error {
 
 // Status implements eval.Executor.
 func (l *Local) Status(context.Context) (eval.ExecutorStatus, error) {
-	total, busy, draining := l.slots.State()
 	return eval.ExecutorStatus{
-		Name: l.cfg.Name, Version: l.cfg.Version, Slots: total, Busy: busy, Draining: draining,
+		Name: l.cfg.Name, Version: l.cfg.Version, Load: l.slots.Load(),
 		Isolation: l.isolation, Languages: l.languages.List(),
 	}, nil
 }
+
+// Load implements eval.Loaded.
+func (l *Local) Load() (eval.Load, bool) { return l.slots.Load(), true }
 
 // Stop implements eval.Executor.
 func (l *Local) Stop(_ context.Context, id eval.ID) error { return l.fence.Stop(id, 0) }
@@ -218,7 +232,7 @@ func (l *Local) Checked(ctx context.Context) error { return l.languages.AllSettl
 
 // Ready tells why no run would be taken on, or nil.
 func (l *Local) Ready(context.Context) error {
-	if _, _, draining := l.slots.State(); draining {
+	if l.slots.Load().Draining {
 		return errors.New("the executor is shutting down")
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 type metrics struct {
 	runs       *prometheus.CounterVec
 	rejections *prometheus.CounterVec
+	waited     prometheus.Histogram
 	overhead   prometheus.Histogram
 }
 
@@ -25,16 +26,28 @@ func newMetrics(reg *prometheus.Registry, s *slots.Slots, isolation eval.Isolati
 		rejections: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "crucible_executor_rejections_total", Help: "Runs that were not taken on, by the kind of error.",
 		}, []string{"kind"}),
+		waited: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "crucible_executor_wait_seconds",
+			Help:    "How long runs that were taken on had waited for a slot; its count is the runs taken on.",
+			Buckets: []float64{.0001, .001, .01, .025, .05, .1, .25, .5, 1, 2.5},
+		}),
 		overhead: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "crucible_executor_overhead_seconds",
 			Help:    "Time of a run beyond that of the program and its compiler: boxes, files, accounting.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
 	}
-	total := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "crucible_executor_slots", Help: "Runs that are possible at once."},
-		func() float64 { n, _, _ := s.State(); return float64(n) })
-	busy := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "crucible_executor_busy_slots", Help: "Runs under way."},
-		func() float64 { _, n, _ := s.State(); return float64(n) })
+	load := func(name, help string, of func(eval.Load) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return of(s.Load()) })
+	}
+	all := []prometheus.Collector{
+		m.runs, m.rejections, m.waited, m.overhead,
+		load("crucible_executor_slots", "Runs that are possible at once.", func(l eval.Load) float64 { return float64(l.Slots) }),
+		load("crucible_executor_busy_slots", "Runs under way.", func(l eval.Load) float64 { return float64(l.Busy) }),
+		load("crucible_executor_waiting_runs", "Runs in line for a slot.", func(l eval.Load) float64 { return float64(l.Waiting) }),
+		load("crucible_executor_memory_bytes", "Memory for all runs together; 0: not counted.", func(l eval.Load) float64 { return float64(l.MemoryBytes) }),
+		load("crucible_executor_reserved_memory_bytes", "Memory promised to the runs under way.", func(l eval.Load) float64 { return float64(l.ReservedBytes) }),
+	}
 	control := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "crucible_executor_isolation_control", Help: "What the sandbox enforces; 1 for the state that a control has.",
 	}, []string{"level", "control", "state"})
@@ -44,13 +57,16 @@ func newMetrics(reg *prometheus.Registry, s *slots.Slots, isolation eval.Isolati
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.runs, m.rejections, m.overhead, total, busy, control} {
+	for _, c := range append(all, control) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
 }
+
+// admitted counts a run that was taken on, and how long it had waited.
+func (m *metrics) admitted(after time.Duration) { m.waited.Observe(after.Seconds()) }
 
 // ended counts a run that was taken on; stopped says that its end came from
 // outside.

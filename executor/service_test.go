@@ -396,3 +396,36 @@ func TestAThousandRunsLeaveNothing(t *testing.T) {
 	require.Zero(t, st.Busy)
 	testkit.Eventually(t, func() bool { return descriptors() <= before+2 }, "descriptors are closed")
 }
+
+func TestEveryAnswerTellsTheLoad(t *testing.T) {
+	l := open(t, executor.Config{Languages: quick.Languages, Slots: 2, MemoryBytes: 1 << 30, Patience: -1})
+	s, client := serve(t, l)
+	load := func(resp *http.Response) eval.Load {
+		t.Helper()
+		got, ok := eval.ParseLoad(resp.Header.Get(eval.LoadHeader))
+		require.True(t, ok, "%d %q", resp.StatusCode, resp.Header.Get(eval.LoadHeader))
+		return got
+	}
+	running := post(t, t.Context(), client, s.URL(), marked("loads-it"), "text/event-stream")
+	want := eval.Load{Slots: 2, Busy: 1, MemoryBytes: 1 << 30, ReservedBytes: 256 << 20}
+	require.Equal(t, want, load(running), "200, a stream")
+	large := marked("too-large")
+	large.Limits.MemoryBytes = 900 << 20
+	refused := post(t, t.Context(), client, s.URL(), large, "")
+	require.Equal(t, 503, refused.StatusCode)
+	require.Equal(t, want, load(refused), "503")
+	require.Equal(t, want, load(post(t, t.Context(), client, s.URL(), `{"id":`, "")), "400")
+
+	r := remote.NewExecutor(s.URL(), "", client)
+	_, known := r.(eval.Loaded).Load()
+	require.False(t, known)
+	status, err := r.Status(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, want, status.Load)
+	heard, known := r.(eval.Loaded).Load()
+	require.True(t, known)
+	require.Equal(t, want, heard)
+	require.NoError(t, l.Stop(t.Context(), "loads-it"))
+	_, err = io.Copy(io.Discard, running.Body)
+	require.NoError(t, err)
+}

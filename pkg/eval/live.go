@@ -69,8 +69,9 @@ type RunningInfo struct {
 
 // ExecutorContact is an executor as a worker sees it.
 type ExecutorContact struct {
-	Name     string `json:"name"` // its URL, or "local"
-	InFlight int    `json:"in_flight"`
+	Name     string `json:"name"`              // its URL, or "local"
+	InFlight int    `json:"in_flight"`         // of this worker
+	Load     *Load  `json:"load,omitempty"`    // as its last answer told, with everybody's runs
 	Problem  string `json:"problem,omitempty"` // why it was not reached last time
 }
 

@@ -16,6 +16,13 @@ type Load struct {
 	Draining      bool  `json:"draining"`       // shutting down
 }
 
+// Loaded is an Executor that knows its load without being asked.
+type Loaded interface {
+	// Load is the load now, or for an executor behind HTTP that of its last
+	// answer. ok is false while there was none.
+	Load() (l Load, ok bool)
+}
+
 // LoadHeader is the header in which an executor says its Load, on every
 // answer, as [Load.Header] writes it.
 const LoadHeader = "X-Executor-Load"

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
@@ -47,7 +48,10 @@ type executor struct {
 	base   string
 	token  string
 	client *http.Client
+	load   atomic.Pointer[eval.Load]
 }
+
+var _ eval.Loaded = (*executor)(nil)
 
 // NewExecutor returns the executor at a base URL, such as
 // http://127.0.0.1:8082. token may be empty. client may be nil; it must not
@@ -56,7 +60,7 @@ func NewExecutor(baseURL, token string, client *http.Client) eval.Executor {
 	if client == nil {
 		client = &http.Client{Transport: newTransport()}
 	}
-	return &executor{strings.TrimRight(baseURL, "/"), token, client}
+	return &executor{base: strings.TrimRight(baseURL, "/"), token: token, client: client}
 }
 
 // Run implements eval.Runner.
@@ -111,9 +115,9 @@ func (e *executor) stream(ctx context.Context, cut context.CancelCauseFunc, body
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "text/event-stream")
-	resp, err := e.client.Do(r)
+	resp, err := e.do(r)
 	if err != nil {
-		return eval.Result{}, e.unavailable(err)
+		return eval.Result{}, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
@@ -210,9 +214,9 @@ func (e *executor) call(ctx context.Context, method, path string, to any) error 
 	if err != nil {
 		return err
 	}
-	resp, err := e.client.Do(r)
+	resp, err := e.do(r)
 	if err != nil {
-		return e.unavailable(err)
+		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode >= 300 {
@@ -234,6 +238,26 @@ func (e *executor) request(ctx context.Context, method, path string, body io.Rea
 	}
 	introduce(r, e.token)
 	return r, nil
+}
+
+// do sends a request, and remembers the load that the answer tells.
+func (e *executor) do(r *http.Request) (*http.Response, error) {
+	resp, err := e.client.Do(r)
+	if err != nil {
+		return nil, e.unavailable(err)
+	}
+	if l, ok := eval.ParseLoad(resp.Header.Get(eval.LoadHeader)); ok {
+		e.load.Store(&l)
+	}
+	return resp, nil
+}
+
+// Load implements eval.Loaded.
+func (e *executor) Load() (eval.Load, bool) {
+	if l := e.load.Load(); l != nil {
+		return *l, true
+	}
+	return eval.Load{}, false
 }
 
 func (e *executor) unavailable(err error) error {

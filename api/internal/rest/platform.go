@@ -110,14 +110,12 @@ type ExecutorList struct {
 
 // Executor is an executor as it answered now, or why it did not.
 type Executor struct {
-	Name      string          `json:"name"` // its URL, or local
-	Reachable bool            `json:"reachable"`
-	Problem   string          `json:"problem,omitempty"`
-	Host      string          `json:"host,omitempty"` // as it calls itself
-	Version   string          `json:"version,omitempty"`
-	Slots     int             `json:"slots"`
-	Busy      int             `json:"busy"`
-	Draining  bool            `json:"draining"`
+	Name      string `json:"name"` // its URL, or local
+	Reachable bool   `json:"reachable"`
+	Problem   string `json:"problem,omitempty"` // why it did not answer, or takes on no runs
+	Host      string `json:"host,omitempty"`    // as it calls itself
+	Version   string `json:"version,omitempty"`
+	eval.Load
 	Isolation *eval.Isolation `json:"isolation,omitempty"`
 	Languages []string        `json:"languages"` // those available, by id
 }
@@ -126,7 +124,7 @@ func viewExecutor(s catalog.State) Executor {
 	v := Executor{Name: s.Name, Problem: s.Problem, Languages: []string{}}
 	if st := s.Status; st != nil {
 		v.Reachable, v.Host, v.Version = true, st.Name, st.Version
-		v.Slots, v.Busy, v.Draining, v.Isolation = st.Slots, st.Busy, st.Draining, &st.Isolation
+		v.Load, v.Isolation, v.Problem = st.Load, &st.Isolation, st.Problem
 		for _, l := range st.Languages {
 			if l.Available {
 				v.Languages = append(v.Languages, l.ID)

@@ -17,6 +17,7 @@ import (
 // Executor is what stands behind the door.
 type Executor interface {
 	eval.Executor
+	eval.Loaded
 	// StopAttempt kills the run with this id if it is of this attempt, or of
 	// any when it is 0. KindNotFound when there is none.
 	StopAttempt(ctx context.Context, id eval.ID, attempt int) error
@@ -29,11 +30,25 @@ type handler struct {
 // Routes adds the executor's routes.
 func Routes(to *echo.Echo, executor Executor) {
 	h := &handler{executor}
-	to.POST("/v1/runs", h.run)
-	to.DELETE("/v1/runs/:id", h.stop)
-	to.GET("/v1/languages", h.languages)
-	to.GET("/v1/isolation", h.isolation)
-	to.GET("/v1/status", h.status)
+	v1 := to.Group("/v1", h.load)
+	v1.POST("/runs", h.run)
+	v1.DELETE("/runs/:id", h.stop)
+	v1.GET("/languages", h.languages)
+	v1.GET("/isolation", h.isolation)
+	v1.GET("/status", h.status)
+}
+
+// load puts the load, as it is when the answer begins, into its header:
+// into that of refusals and errors, too.
+func (h *handler) load(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		c.Response().Before(func() {
+			if l, ok := h.executor.Load(); ok {
+				c.Response().Header().Set(eval.LoadHeader, l.Header())
+			}
+		})
+		return next(c)
+	}
 }
 
 // run answers with the result, or streams events. The run ends with the

@@ -66,8 +66,13 @@ func (p *Pool) Refresh(ctx context.Context) (slots, unknown int) {
 				return
 			}
 			m.slots, m.problem = status.Slots, ""
-			if status.Draining {
+			switch {
+			case status.Draining:
 				m.problem = "shutting down"
+			case status.Problem != "":
+				m.problem = status.Problem
+			}
+			if m.problem != "" {
 				m.until = time.Now().Add(2 * shunned)
 			}
 		})
@@ -91,6 +96,11 @@ func (p *Pool) Contacts() []eval.ExecutorContact {
 	contacts := make([]eval.ExecutorContact, len(p.members))
 	for i, m := range p.members {
 		contacts[i] = eval.ExecutorContact{Name: m.Name, InFlight: m.inFlight, Problem: m.problem}
+		if known, is := m.Executor.(eval.Loaded); is {
+			if l, ok := known.Load(); ok {
+				contacts[i].Load = &l
+			}
+		}
 	}
 	return contacts
 }
