@@ -75,11 +75,22 @@ type Workspace interface {
 	Open(path string) (*os.File, error)
 	// ReadFile returns the first max bytes of a regular file.
 	ReadFile(path string, max int64) ([]byte, error)
+	// List finds what is there, links not followed: at most limit entries, what
+	// lies less deep first, and names of a folder in byte order. whole is false
+	// when there is more, or something deeper or longer than paths may be.
+	List(limit int) (entries []Entry, whole bool, err error)
 	// Usage tells how full it is.
 	Usage() (Usage, error)
 	// Close frees it. Boxes that still have it keep it until they are closed.
 	// Closing twice is fine.
 	Close() error
+}
+
+// Entry is a file, folder, link or other thing in a workspace.
+type Entry struct {
+	Path  string      // any bytes but NUL
+	Type  fs.FileMode // type bits only: 0 is a regular file
+	Bytes int64       // of a regular file
 }
 
 // WorkDir is where a box has its workspace, its home folder, and the default

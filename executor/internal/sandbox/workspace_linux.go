@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -246,6 +247,89 @@ func (w *workspace) ReadFile(name string, limit int64) ([]byte, error) {
 	}
 	defer func() { _ = f.Close() }()
 	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+func (w *workspace) List(limit int) (entries []Entry, whole bool, err error) {
+	err = w.locked(func(root int) error {
+		entries, whole, err = list(root, limit)
+		return err
+	})
+	return entries, whole, err
+}
+
+// list walks the tree beneath root, breadth first, with one folder open at a
+// time.
+func list(root, limit int) (entries []Entry, whole bool, err error) {
+	whole = true
+	for folders := []string{"."}; len(folders) > 0; folders = folders[1:] {
+		found, complete, err := listFolder(root, folders[0], limit-len(entries))
+		if err != nil {
+			return nil, false, err
+		}
+		whole = whole && complete
+		for _, e := range found {
+			if e.Type == fs.ModeDir {
+				folders = append(folders, e.Path)
+			}
+		}
+		if entries = append(entries, found...); len(entries) == limit {
+			return entries, whole && len(folders) == 1, nil
+		}
+	}
+	return entries, whole, nil
+}
+
+// listFolder is list for one folder. One that cannot be read has nothing in it.
+func listFolder(root int, folder string, limit int) (entries []Entry, whole bool, err error) {
+	fd, err := unix.Openat2(root, folder, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: resolve,
+	})
+	if err == unix.EACCES {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fileError(folder, err)
+	}
+	f := os.NewFile(uintptr(fd), folder)
+	defer func() { _ = f.Close() }()
+	names, err := f.Readdirnames(limit + 1)
+	if err != nil && err != io.EOF {
+		return nil, false, fmt.Errorf("list %q: %w", folder, err)
+	}
+	whole = len(names) <= limit
+	slices.Sort(names)
+	for _, name := range names[:min(len(names), limit)] {
+		var st unix.Stat_t
+		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return nil, false, fmt.Errorf("list %q: %w", path.Join(folder, name), err)
+		}
+		e := Entry{Path: path.Join(folder, name), Type: fileType(st.Mode)}
+		if ValidatePath(e.Path) != nil {
+			whole = false
+			continue
+		}
+		if e.Type == 0 {
+			e.Bytes = st.Size
+		}
+		entries = append(entries, e)
+	}
+	return entries, whole, nil
+}
+
+func fileType(mode uint32) fs.FileMode {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return 0
+	case unix.S_IFDIR:
+		return fs.ModeDir
+	case unix.S_IFLNK:
+		return fs.ModeSymlink
+	case unix.S_IFIFO:
+		return fs.ModeNamedPipe
+	case unix.S_IFSOCK:
+		return fs.ModeSocket
+	}
+	return fs.ModeDevice
 }
 
 func (w *workspace) Usage() (Usage, error) {

@@ -76,6 +76,45 @@ func TestPlantedFiles(t *testing.T) {
 	})
 }
 
+func TestWorkspaceList(t *testing.T) {
+	eachLevel(t, func(t *testing.T, l level) {
+		w := l.workspace(t, sandbox.WorkspaceSpec{})
+		require.NoError(t, w.WriteFile("b/in.txt", []byte("one\n"), 0o644))
+		deep := strings.TrimSuffix(strings.Repeat("d/", sandbox.MaxPathDepth), "/")
+		o := l.run(t, w, sandbox.Limits{}, "bash", "-c", strings.Join([]string{
+			"ln -s / a", "mkfifo b/fifo", "ln -s b loop", "ln -s .. b/up", "echo x > $'z\\xff\\n'", "chmod 6777 $'z\\xff\\n'",
+			"python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'", "mkdir -p " + deep + "/too-deep",
+			"ln b/in.txt hard", "mkdir closed", "chmod 0 closed",
+		}, " && "))
+		require.Zero(t, o.ExitCode, o.err)
+		all, whole, err := w.List(1000)
+		require.NoError(t, err)
+		require.False(t, whole, "something lies deeper than a path may")
+		require.Equal(t, []sandbox.Entry{
+			{Path: "a", Type: fs.ModeSymlink}, {Path: "b", Type: fs.ModeDir}, {Path: "closed", Type: fs.ModeDir}, {Path: "d", Type: fs.ModeDir},
+			{Path: "hard", Bytes: 4}, {Path: "loop", Type: fs.ModeSymlink}, {Path: "sock", Type: fs.ModeSocket},
+			{Path: "z\xff\n", Bytes: 2},
+			{Path: "b/fifo", Type: fs.ModeNamedPipe}, {Path: "b/in.txt", Bytes: 4}, {Path: "b/up", Type: fs.ModeSymlink}, {Path: "d/d", Type: fs.ModeDir},
+		}, all[:12])
+		require.Equal(t, deep, all[len(all)-1].Path)
+
+		some, whole, err := w.List(10)
+		require.NoError(t, err)
+		require.False(t, whole)
+		require.Equal(t, all[:10], some, "what lies less deep comes first")
+		_, whole, err = w.List(8)
+		require.NoError(t, err)
+		require.False(t, whole, "the folders were not looked into")
+
+		flat := l.workspace(t, sandbox.WorkspaceSpec{})
+		require.NoError(t, flat.WriteFile("f", nil, 0o644))
+		some, whole, err = flat.List(1)
+		require.NoError(t, err)
+		require.True(t, whole)
+		require.Equal(t, []sandbox.Entry{{Path: "f"}}, some)
+	})
+}
+
 func TestWorkspaceIsBusy(t *testing.T) {
 	l := level{Runtime: open(t, sandbox.Config{})}
 	w := l.workspace(t, sandbox.WorkspaceSpec{})
@@ -89,6 +128,8 @@ func TestWorkspaceIsBusy(t *testing.T) {
 	}()
 	<-out.seen
 	_, err := w.Open("f")
+	require.ErrorIs(t, err, sandbox.ErrBusy)
+	_, _, err = w.List(1)
 	require.ErrorIs(t, err, sandbox.ErrBusy)
 	require.ErrorIs(t, w.WriteFile("f", nil, 0o644), sandbox.ErrBusy)
 	require.NoError(t, b.Close())
