@@ -164,3 +164,12 @@ func ignoringEINTR(f func() error) error {
 		}
 	}
 }
+
+// Await waits until there is something to receive.
+func (c *Conn) Await() error {
+	return c.raw.Read(func(fd uintptr) bool {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, 0)
+		return err != nil || n > 0
+	})
+}
