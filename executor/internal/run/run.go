@@ -150,6 +150,9 @@ func (j *job) begin(ctx context.Context, k kind, output []byte) (*set, error) {
 			return nil, broken("make a box", err)
 		}
 	}
+	if !j.cold {
+		s.over = func() { j.shelf.restock(k) }
+	}
 	if err := j.fill(s.workspace, output); err != nil {
 		_ = s.close()
 		return nil, err

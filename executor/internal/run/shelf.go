@@ -20,15 +20,25 @@ const (
 	shelfKinds = 4
 	// shelfAge is how long a box waits for a program.
 	shelfAge = 2 * time.Minute
+	// shelfPatience is how long what was taken is not made again while its run
+	// is under way. Most runs are over by then, and had the cores for themselves.
+	shelfPatience = 50 * time.Millisecond
 )
 
 // set is a work folder and a box on it, for one run.
 type set struct {
 	workspace sandbox.Workspace
 	box       sandbox.Box
+	over      func() // called when the run is over; may be nil
 }
 
-func (s *set) close() error { return errors.Join(s.box.Close(), s.workspace.Close()) }
+func (s *set) close() error {
+	err := errors.Join(s.box.Close(), s.workspace.Close())
+	if s.over != nil {
+		s.over()
+	}
+	return err
+}
 
 // kind is what sets are alike in.
 type kind struct {
@@ -58,6 +68,7 @@ type place struct {
 	making bool
 	gone   bool // no longer on the shelf
 	expiry *time.Timer
+	late   *time.Timer // restocks while a run goes on
 }
 
 // newShelf returns an empty shelf; depth 0 keeps nothing ready.
@@ -66,8 +77,8 @@ func newShelf(boxes sandbox.Runtime, depth int) *shelf {
 	return &shelf{boxes: boxes, depth: depth, ctx: ctx, stop: stop}
 }
 
-// take returns a set of this kind, or nil when none is ready, and has others
-// made in the background.
+// take returns a set of this kind, or nil when none is ready. Others are made
+// in the background after restock, or when the run takes long.
 func (s *shelf) take(k kind) *set {
 	if s.depth == 0 {
 		return nil
@@ -79,21 +90,38 @@ func (s *shelf) take(k kind) *set {
 	}
 	p := s.place(k)
 	p.expiry.Reset(shelfAge)
-	var got *set
-	if len(p.sets) > 0 {
-		got, p.sets = p.sets[0], p.sets[1:]
+	p.late.Reset(shelfPatience)
+	if len(p.sets) == 0 {
+		return nil
 	}
-	if !p.making && len(p.sets) < s.depth {
+	got := p.sets[0]
+	p.sets = p.sets[1:]
+	return got
+}
+
+// restock has sets of this kind made again, if it still has a place: a run
+// with one is over.
+func (s *shelf) restock(k kind) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.index(k)
+	if i < 0 || s.ctx.Err() != nil {
+		return
+	}
+	if p := s.kinds[i]; !p.making && len(p.sets) < s.depth {
 		p.making = true
 		s.work.Go(func() { s.fill(p) })
 	}
-	return got
+}
+
+func (s *shelf) index(k kind) int {
+	return slices.IndexFunc(s.kinds, func(p *place) bool { return p.kind == k })
 }
 
 // place finds or makes the place of a kind, and clears the one that was not
 // asked for the longest when there are too many.
 func (s *shelf) place(k kind) *place {
-	i := slices.IndexFunc(s.kinds, func(p *place) bool { return p.kind == k })
+	i := s.index(k)
 	var p *place
 	if i >= 0 {
 		p = s.kinds[i]
@@ -101,6 +129,7 @@ func (s *shelf) place(k kind) *place {
 	} else {
 		p = &place{kind: k}
 		p.expiry = time.AfterFunc(shelfAge, func() { s.expire(p) })
+		p.late = time.AfterFunc(shelfPatience, func() { s.restock(k) })
 		if len(s.kinds) >= shelfKinds {
 			s.clear(s.kinds[len(s.kinds)-1])
 		}
@@ -142,7 +171,7 @@ func newSet(ctx context.Context, boxes sandbox.Runtime, k kind, room int64) (*se
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	return &set{w, box}, nil
+	return &set{workspace: w, box: box}, nil
 }
 
 func (s *shelf) expire(p *place) {
@@ -157,6 +186,7 @@ func (s *shelf) expire(p *place) {
 func (s *shelf) clear(p *place) {
 	p.gone = true
 	p.expiry.Stop()
+	p.late.Stop()
 	s.kinds = slices.DeleteFunc(s.kinds, func(other *place) bool { return other == p })
 	sets := p.sets
 	p.sets = nil

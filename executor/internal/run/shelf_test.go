@@ -71,15 +71,21 @@ func TestTheShelfIsFilledForWhatIsAskedForAndForgetsTheRest(t *testing.T) {
 		python := kind{&lang.Toolchain{}, 1 << 20, 1 << 20}
 		require.Nil(t, s.take(python), "nothing is ready for the first")
 		synctest.Wait()
+		require.Zero(t, l.count(), "its run has the machine for itself")
+		s.restock(python)
+		synctest.Wait()
 		require.Equal(t, 2*2, l.count())
 		got := s.take(python)
 		require.NotNil(t, got)
+		time.Sleep(shelfPatience)
 		synctest.Wait()
-		require.Equal(t, 3*2, l.count(), "its place is filled again")
+		require.Equal(t, 3*2, l.count(), "its place is filled again, though the run goes on")
 		require.NoError(t, got.close())
 
 		for range shelfKinds {
-			require.Nil(t, s.take(kind{&lang.Toolchain{}, 1, 1}))
+			other := kind{&lang.Toolchain{}, 1, 1}
+			require.Nil(t, s.take(other))
+			s.restock(other)
 			synctest.Wait()
 		}
 		require.Equal(t, shelfKinds*2*2, l.count(), "the oldest kind made room")

@@ -63,7 +63,7 @@ type runtime struct {
 	closed     bool
 	boxes      map[*box]struct{}
 	workspaces int64
-	background sync.WaitGroup // boxes on their way out
+	background sync.WaitGroup // boxes and workspaces on their way out
 }
 
 // launcher returns the running launcher, and starts another if it died.
@@ -87,6 +87,20 @@ func (r *runtime) launcher() (*client, error) {
 	}
 	r.client = c
 	return c, nil
+}
+
+// aside gives f to a goroutine that Close waits for, so that a run's answer
+// does not wait for tidying up. When closing already, it is done at once.
+func (r *runtime) aside(f func()) {
+	r.mu.Lock()
+	closed := r.closed
+	if !closed {
+		r.background.Go(f)
+	}
+	r.mu.Unlock()
+	if closed {
+		f()
+	}
 }
 
 func (r *runtime) Close() error {

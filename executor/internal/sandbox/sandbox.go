@@ -81,8 +81,9 @@ type Workspace interface {
 	List(limit int) (entries []Entry, whole bool, err error)
 	// Usage tells how full it is.
 	Usage() (Usage, error)
-	// Close frees it. Boxes that still have it keep it until they are closed.
-	// Closing twice is fine.
+	// Close frees it, in part in the background: Runtime.Close waits for it.
+	// Boxes that still have it keep it until they are closed. Closing twice is
+	// fine.
 	Close() error
 }
 

@@ -357,14 +357,16 @@ func (w *workspace) Close() error {
 		return nil
 	}
 	err := root.Close()
-	// With its launcher the mount is gone already.
-	if w.client.alive() {
-		_, callErr := w.client.call(context.Background(), wire.KindDropWorkspace, func(e *wire.Encoder) { e.Int(w.id) })
-		if callErr != nil && w.client.alive() {
-			err = errors.Join(err, callErr)
+	w.r.aside(func() {
+		// With its launcher the mount is gone already.
+		if w.client.alive() {
+			_, callErr := w.client.call(context.Background(), wire.KindDropWorkspace, func(e *wire.Encoder) { e.Int(w.id) })
+			if callErr != nil && w.client.alive() {
+				w.r.log.Error("sandbox workspace left behind", "error", callErr)
+			}
 		}
-	}
-	w.release()
+		w.release()
+	})
 	return err
 }
 
