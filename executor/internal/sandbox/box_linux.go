@@ -31,6 +31,7 @@ type box struct {
 	control   *wire.Conn
 	pidfd     *os.File
 	pidRaw    syscall.RawConn
+	nicer     bool // see charge
 
 	mu     sync.Mutex
 	used   bool

@@ -69,6 +69,20 @@ func payload(args []string) int {
 			return burn(time.Duration(n) * time.Millisecond)
 		}
 		_ = self("spin-for", arg(1), "child").Run()
+	case "burn-children": // n of them, each for arg(2) milliseconds of CPU
+		var all []*exec.Cmd
+		for range n {
+			c := self("spin-for", arg(2), "child")
+			if c.Start() != nil {
+				return 1
+			}
+			all = append(all, c)
+		}
+		for _, c := range all {
+			_ = c.Wait()
+		}
+	case "sleep-for": // n milliseconds
+		time.Sleep(time.Duration(n) * time.Millisecond)
 	case "sleep":
 		signal.Ignore()
 		_, _ = os.Stdout.WriteString("before\n")

@@ -14,8 +14,8 @@ import (
 	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
 )
 
-// niceness of programs, from 0 (like the platform) to 19.
-const niceness = 5
+// Niceness of programs, from 0 (like the platform) to 19.
+const Niceness = 5
 
 // program is a program that runs.
 type program struct {
@@ -49,7 +49,7 @@ func startAsUser(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error
 	}
 	// Boxes yield to the platform: it must be able to look at a limit when
 	// every core is taken. On idle cores this costs the program nothing.
-	if err := raw("nice", unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, niceness); err != nil {
+	if err := raw("nice", unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, Niceness); err != nil {
 		return nil, err
 	}
 	wire.CloseAll(groups)
