@@ -256,30 +256,22 @@ func write(dir, file, value string) error {
 }
 
 // read returns the text of a group's file.
-func read(dir, file string) (string, error) {
-	fd, err := unix.Open(dir+"/"+file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", fmt.Errorf("cgroup %s: %w", file, err)
+func read(dir, name string) (string, error) {
+	var f file
+	if err := f.open(dir, name, unix.O_RDONLY); err != nil {
+		return "", err
 	}
-	defer func() { _ = unix.Close(fd) }()
-	var b [4096]byte
-	n, err := unix.Read(fd, b[:])
-	if err != nil {
-		return "", fmt.Errorf("cgroup %s: %w", file, err)
-	}
-	return strings.TrimSpace(string(b[:n])), nil
+	defer f.close()
+	return f.read()
 }
 
-func readInt(dir, file string) (int64, error) {
-	text, err := read(dir, file)
-	if err != nil {
+func readInt(dir, name string) (int64, error) {
+	var f file
+	if err := f.open(dir, name, unix.O_RDONLY); err != nil {
 		return 0, err
 	}
-	v, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("cgroup %s: %w", file, err)
-	}
-	return v, nil
+	defer f.close()
+	return f.readInt()
 }
 
 // field finds "key value" among the lines of a file; 0 when it is not there.

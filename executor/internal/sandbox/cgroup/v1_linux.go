@@ -52,34 +52,57 @@ func (t *v1Tree) Close() error {
 func (t *v1Tree) New() (Group, error) {
 	name := "/" + strconv.FormatInt(t.next.Add(1), 10)
 	g := &v1Group{memory: t.memory + name, pids: t.pids + name, cpuacct: t.cpuacct + name}
-	for _, dir := range g.dirs() {
-		err := unix.Mkdir(dir, 0o755)
-		if err == nil {
-			var fd int
-			fd, err = unix.Open(dir+"/tasks", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-			if err == nil {
-				g.tasks = append(g.tasks, fd)
-			}
-		}
-		if err != nil {
-			_ = g.Remove()
-			return nil, fmt.Errorf("make cgroup: %w", err)
-		}
-	}
-	if err := g.watchOOM(); err != nil {
+	if err := g.make(); err != nil {
 		_ = g.Remove()
-		return nil, err
+		return nil, fmt.Errorf("make cgroup: %w", err)
 	}
 	return g, nil
 }
 
+// v1Group has its files open from the start: a run does not wait for paths to
+// be looked up.
 type v1Group struct {
-	memory, pids, cpuacct string
+	memory, pids, cpuacct string // folders
 	tasks                 []int
-	event                 *os.File // wakes the watcher
-	oomFile               int
-	oom                   chan struct{}
-	watcher               chan struct{}
+
+	limit, swap, peak, oomControl file // of memory; swap only where it is accounted
+	max, procsPeak                file // of pids; the peak since Linux 6.8
+	usage                         file // of cpuacct
+
+	event   *os.File // wakes the watcher
+	oom     chan struct{}
+	watcher chan struct{}
+}
+
+func (g *v1Group) make() error {
+	for _, dir := range g.dirs() {
+		if err := unix.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		fd, err := unix.Open(dir+"/tasks", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		g.tasks = append(g.tasks, fd)
+	}
+	return errors.Join(
+		g.limit.open(g.memory, "memory.limit_in_bytes", unix.O_WRONLY),
+		optional(g.swap.open(g.memory, "memory.memsw.limit_in_bytes", unix.O_WRONLY)),
+		g.peak.open(g.memory, "memory.max_usage_in_bytes", unix.O_RDWR),
+		g.oomControl.open(g.memory, "memory.oom_control", unix.O_RDONLY),
+		g.max.open(g.pids, "pids.max", unix.O_WRONLY),
+		optional(g.procsPeak.open(g.pids, "pids.peak", unix.O_RDONLY)),
+		g.usage.open(g.cpuacct, "cpuacct.usage", unix.O_RDONLY),
+		g.watchOOM(),
+	)
+}
+
+// optional is for files that not every kernel has.
+func optional(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (g *v1Group) dirs() []string       { return []string{g.memory, g.pids, g.cpuacct} }
@@ -88,20 +111,18 @@ func (g *v1Group) FD() int              { return -1 }
 func (g *v1Group) OOM() <-chan struct{} { return g.oom }
 
 func (g *v1Group) Limit(memory int64, processes int) error {
-	value := strconv.FormatInt(memory, 10)
-	if err := write(g.memory, "memory.limit_in_bytes", value); err != nil {
+	if err := g.limit.write(memory); err != nil {
 		return err
 	}
-	// Not there where the kernel does not account swap.
-	if err := write(g.memory, "memory.memsw.limit_in_bytes", value); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	if g.swap.there() {
+		if err := g.swap.write(memory); err != nil {
+			return err
+		}
 	}
 	return g.Seal(processes + 1)
 }
 
-func (g *v1Group) Seal(processes int) error {
-	return write(g.pids, "pids.max", strconv.Itoa(processes))
-}
+func (g *v1Group) Seal(processes int) error { return g.max.write(int64(processes)) }
 
 // watchOOM asks the kernel for a wake-up. The event alone says nothing: it
 // comes at removal too, and the counter decides.
@@ -111,12 +132,7 @@ func (g *v1Group) watchOOM() error {
 		return fmt.Errorf("eventfd: %w", err)
 	}
 	g.event = os.NewFile(uintptr(efd), "oom-event")
-	g.oomFile, err = unix.Open(g.memory+"/memory.oom_control", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		g.oomFile = -1
-		return fmt.Errorf("cgroup memory.oom_control: %w", err)
-	}
-	if err := write(g.memory, "cgroup.event_control", fmt.Sprintf("%d %d", efd, g.oomFile)); err != nil {
+	if err := write(g.memory, "cgroup.event_control", fmt.Sprintf("%d %d", efd, g.oomControl.fd)); err != nil {
 		return err
 	}
 	g.oom, g.watcher = make(chan struct{}), make(chan struct{})
@@ -143,12 +159,12 @@ func (g *v1Group) watchOOM() error {
 }
 
 func (g *v1Group) oomKills() (int, error) {
-	text, err := read(g.memory, "memory.oom_control")
+	text, err := g.oomControl.read()
 	return int(field(text, "oom_kill")), err
 }
 
 func (g *v1Group) CPU() (time.Duration, error) {
-	ns, err := readInt(g.cpuacct, "cpuacct.usage")
+	ns, err := g.usage.readInt()
 	return time.Duration(ns), err
 }
 
@@ -158,14 +174,16 @@ func (g *v1Group) Stats() (Stats, error) {
 	if s.CPU, err = g.CPU(); err != nil {
 		return s, err
 	}
-	if s.MemoryPeak, err = readInt(g.memory, "memory.max_usage_in_bytes"); err != nil {
+	if s.MemoryPeak, err = g.peak.readInt(); err != nil {
 		return s, err
 	}
 	if s.OOMKills, err = g.oomKills(); err != nil {
 		return s, err
 	}
-	if peak, err := readInt(g.pids, "pids.peak"); err == nil && peak < math.MaxInt32 {
-		s.ProcessesPeak = int(peak)
+	if g.procsPeak.there() {
+		if peak, err := g.procsPeak.readInt(); err == nil && peak < math.MaxInt32 {
+			s.ProcessesPeak = int(peak)
+		}
 	}
 	return s, nil
 }
@@ -176,12 +194,12 @@ func (g *v1Group) Remove() error {
 		if g.watcher != nil {
 			<-g.watcher
 		}
-		if g.oomFile >= 0 {
-			_ = unix.Close(g.oomFile)
-		}
 	}
 	for _, fd := range g.tasks {
 		_ = unix.Close(fd)
+	}
+	for _, f := range []*file{&g.limit, &g.swap, &g.peak, &g.oomControl, &g.max, &g.procsPeak, &g.usage} {
+		f.close()
 	}
 	var errs []error
 	for _, dir := range g.dirs() {
