@@ -131,39 +131,42 @@ func checkBind(b Bind) error {
 	return nil
 }
 
-// start makes the group and has the launcher clone init, which finds its
-// setup in the socket when it wakes.
+// start has the launcher clone init, and gives it its setup meanwhile.
 func (b *box) start(ctx context.Context, request *wire.BoxRequest, setup *wire.Setup) error {
-	if b.r.groups != nil {
-		g, err := b.r.groups.New()
-		if err != nil {
-			return err
-		}
-		b.group = g
-	}
 	ours, theirs, err := wire.Pair()
 	if err != nil {
 		return err
-	}
-	fds := []int{theirs}
-	if b.group != nil && b.group.FD() >= 0 {
-		request.CgroupFD = true
-		fds = append(fds, b.group.FD())
 	}
 	defer func() { _ = unix.Close(theirs) }()
 	if b.control, err = wire.NewPolled(ours, 1024); err != nil {
 		return err
 	}
-	e := wire.NewEncoder(wire.KindSetup)
-	setup.Encode(e)
-	var groups []int
-	if b.group != nil {
-		groups = b.group.JoinFDs()
+	fds := []int{theirs}
+	born := b.r.groups != nil && b.r.groups.Version() == 2
+	if born {
+		if err := b.makeGroup(); err != nil {
+			return err
+		}
+		request.CgroupFD = true
+		fds = append(fds, b.group.FD())
 	}
-	if err := b.control.Send(e.Bytes(), groups...); err != nil {
-		return err
-	}
+	equipped := make(chan error, 1)
+	go func() {
+		// On version 1 only the program enters the group, at the end.
+		if b.r.groups != nil && !born {
+			if err := b.makeGroup(); err != nil {
+				equipped <- err
+				return
+			}
+		}
+		equipped <- b.sendSetup(setup)
+	}()
 	pidfd, err := b.client.call(ctx, wire.KindBox, request.Encode, fds...)
+	if notEquipped := <-equipped; err == nil && notEquipped != nil {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+		_ = unix.Close(pidfd)
+		err = notEquipped
+	}
 	if err != nil {
 		return err
 	}
@@ -174,6 +177,26 @@ func (b *box) start(ctx context.Context, request *wire.BoxRequest, setup *wire.S
 	b.pidfd = os.NewFile(uintptr(pidfd), "box")
 	b.pidRaw, err = b.pidfd.SyscallConn()
 	return err
+}
+
+func (b *box) makeGroup() error {
+	g, err := b.r.groups.New()
+	if err != nil {
+		return err
+	}
+	b.group = g
+	return nil
+}
+
+// sendSetup leaves the setup in the socket, where init finds it when it wakes.
+func (b *box) sendSetup(setup *wire.Setup) error {
+	e := wire.NewEncoder(wire.KindSetup)
+	setup.Encode(e)
+	var groups []int
+	if b.group != nil {
+		groups = b.group.JoinFDs()
+	}
+	return b.control.Send(e.Bytes(), groups...)
 }
 
 // kill ends every process of the box: init is one that the kernel lets no
