@@ -2,6 +2,8 @@ package eval
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -75,6 +77,9 @@ type ExecutorStatus struct {
 	Problem   string     `json:"problem,omitempty"`
 	Isolation Isolation  `json:"isolation"`
 	Languages []Language `json:"languages"`
+	// LanguagesProblem says why changed language files were not taken over;
+	// Languages are then those of before.
+	LanguagesProblem string `json:"languages_problem,omitempty"`
 }
 
 // Language is a language as an executor found it.
@@ -87,10 +92,21 @@ type Language struct {
 	Compiled   bool     `json:"compiled"`
 	Available  bool     `json:"available"`          // its toolchain is here and the smoke test passed
 	Checking   bool     `json:"checking,omitempty"` // not known yet: a run waits for the outcome
-	Version    string   `json:"version,omitempty"`  // as the toolchain says it
+	Version    string   `json:"version,omitempty"`  // as the toolchain says it; the one that runs unless another is asked for
+	Versions   []string `json:"versions,omitempty"` // all that can be asked for, the default first
 	Problem    string   `json:"problem,omitempty"`  // why it is not available
 	Example    string   `json:"example,omitempty"`  // a program that prints hello
 }
 
 // Offered reports whether a program in this language may be accepted.
 func (l Language) Offered() bool { return l.Available || l.Checking }
+
+// MatchVersion returns the first of versions that is want, or begins with it
+// up to the end of a number: 3.1 is 3.1.4 and not 3.11.7.
+func MatchVersion(versions []string, want string) (index int, ok bool) {
+	i := slices.IndexFunc(versions, func(v string) bool {
+		rest, begins := strings.CutPrefix(v, want)
+		return begins && want != "" && (rest == "" || rest[0] < '0' || rest[0] > '9')
+	})
+	return i, i >= 0
+}

@@ -10,6 +10,7 @@ import (
 // Entrypoint.
 type Program struct {
 	Language   string            `json:"language"`             // id or alias of a language, as in GET /languages
+	Version    string            `json:"version,omitempty"`    // of the language, or its beginning: 3.11 for 3.11.7; default: the executor's first
 	Code       Bytes             `json:"code,omitempty"`       // the program, when it is one file
 	Files      map[string]Bytes  `json:"files,omitempty"`      // relative path -> content
 	Entrypoint string            `json:"entrypoint,omitempty"` // which of Files starts; may be left out when there is one

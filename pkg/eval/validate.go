@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -19,6 +20,7 @@ const (
 	MaxTags     = 16
 	MaxTagBytes = 64
 	MaxPath     = 255 // bytes in a file's path
+	MaxVersion  = 64  // bytes in the version of a language
 )
 
 // Validate checks a spec against the policy and returns it as granted: the
@@ -39,6 +41,10 @@ func (p Policy) Validate(s Spec, now time.Time, known func(string) (Language, bo
 		wrong("language", "%q is not available here: %s", lang.ID, lang.Problem)
 	default:
 		s.Language = lang.ID
+		// What is not known yet is for the executor to decide.
+		if _, ok := MatchVersion(lang.Versions, s.Version); s.Version != "" && !ok && len(lang.Versions) > 0 {
+			wrong("version", "%q of %s is not available here; there are %s", clip(s.Version), lang.ID, strings.Join(lang.Versions, ", "))
+		}
 	}
 	bad = append(bad, ValidateProgram(s.Program)...)
 	if n := s.size(); n > p.MaxProgramBytes {
@@ -78,6 +84,9 @@ func ValidateProgram(p Program) []FieldError {
 	var bad []FieldError
 	wrong := func(field, format string, args ...any) {
 		bad = append(bad, FieldError{field, fmt.Sprintf(format, args...)})
+	}
+	if len(p.Version) > MaxVersion || !utf8.ValidString(p.Version) || strings.ContainsFunc(p.Version, unicode.IsControl) {
+		wrong("version", "must have at most %d bytes and no control characters", MaxVersion)
 	}
 	switch {
 	case len(p.Code) == 0 && len(p.Files) == 0:

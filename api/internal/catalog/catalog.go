@@ -124,8 +124,9 @@ func ask(ctx context.Context, e Executor) State {
 	return State{Name: e.Name, Status: &status}
 }
 
-// Languages merges what the executors offer, by id. A language is available
-// when it is so at one executor. ok is false while none was ever reached.
+// Languages merges what the executors offer, by id. A language, and a version
+// of it, is available when it is so at one executor. ok is false while none
+// was ever reached.
 func (c *Catalog) Languages() (all []Language, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,6 +141,11 @@ func (c *Catalog) Languages() (all []Language, ok bool) {
 				have.Language = l
 			}
 			if l.Available {
+				for _, v := range l.Versions {
+					if !slices.Contains(have.Versions, v) {
+						have.Versions = append(slices.Clip(have.Versions), v)
+					}
+				}
 				have.Executors = append(have.Executors, e.Name)
 			}
 		}

@@ -115,11 +115,6 @@ func (t *Toolchain) makeCache(ctx context.Context, dir, final, box string) (err 
 	return nil
 }
 
-// proof is what is remembered of a language that passed.
-type proof struct {
-	Version string `json:"version"`
-}
-
 // proofs remembers which toolchains passed their smoke test in which sandbox.
 // An empty dir remembers nothing. It is a shortcut only: what cannot be read
 // or written is not there.
@@ -131,23 +126,22 @@ func (p proofs) file(t *Toolchain) string {
 	return filepath.Join(p.dir, "proof-"+t.ID+"-"+digest([]byte(t.stamp), []byte(p.sandbox))+".json")
 }
 
-func (p proofs) recall(t *Toolchain) (version string, ok bool) {
+func (p proofs) recall(t *Toolchain) (known Proof, ok bool) {
 	if p.dir == "" {
-		return "", false
+		return Proof{}, false
 	}
 	raw, err := os.ReadFile(p.file(t))
-	var known proof
 	if err != nil || json.Unmarshal(raw, &known) != nil {
-		return "", false
+		return Proof{}, false
 	}
-	return known.Version, true
+	return known, true
 }
 
-func (p proofs) remember(t *Toolchain) {
+func (p proofs) remember(t *Toolchain, seen Proof) {
 	if p.dir == "" {
 		return
 	}
-	raw, err := json.Marshal(proof{t.Version})
+	raw, err := json.Marshal(seen)
 	if err == nil && os.MkdirAll(p.dir, 0o755) == nil {
 		_ = os.WriteFile(p.file(t), raw, 0o644)
 	}

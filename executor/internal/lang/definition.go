@@ -28,12 +28,14 @@ type Definition struct {
 	Extensions []string          `yaml:"extensions"` // with the dot
 	Source     string            `yaml:"source"`     // what a program of one file is called
 	Toolchain  []Tool            `yaml:"toolchain"`
+	Versions   *Versions         `yaml:"versions"` // more toolchains beside the one above
 	Binds      []string          `yaml:"binds"` // more host folders that boxes see; patterns, and none need exist
 	Cache      *Cache            `yaml:"cache"`
 	Compile    *Compile          `yaml:"compile"` // nil: interpreted
 	Run        []string          `yaml:"run"`
 	Env        map[string]string `yaml:"env"`
 	Version    Version           `yaml:"version"`
+	Hints      []Hint            `yaml:"hints"`
 	Example    string            `yaml:"example"`
 	Smoke      Smoke             `yaml:"smoke"`
 
@@ -45,7 +47,9 @@ type Definition struct {
 // its prefix ${name_prefix}.
 type Tool struct {
 	Name     string   `yaml:"name"`
-	Commands []string `yaml:"commands"` // looked up in PATH, the first that works
+	// Commands are names that are looked up in PATH, or patterns of whole paths
+	// (/opt/toy-*/bin/toy, ~/toy/bin/toy). The first that works is taken.
+	Commands []string `yaml:"commands"`
 	// Ask are arguments that make the program print where it really is: its
 	// path and, on a second line, its prefix. A shim can be asked like this.
 	Ask []string `yaml:"ask"`
@@ -56,6 +60,24 @@ type Tool struct {
 	// Prefix is how many folders above the program its prefix is, where
 	// nothing else says it. 0: the program stands alone.
 	Prefix int `yaml:"prefix"`
+}
+
+// Versions are toolchains of other versions. For each name in Of, a tool in
+// Tools is looked for by these commands, in which ${version} is the name.
+// Those that are found and proven are offered beside the first.
+type Versions struct {
+	Of    []string            `yaml:"of"`
+	Tools map[string][]string `yaml:"tools"`
+}
+
+// Hint explains how a runtime ends by itself, to people. Any program can
+// print the same: a hint adds a sentence to the explanation, and never
+// changes a verdict or a cause.
+type Hint struct {
+	Stderr string `yaml:"stderr"` // a pattern of what it prints
+	Says   string `yaml:"says"`   // the sentence; variables as in argvs
+
+	pattern *regexp.Regexp
 }
 
 // Cache is made on the host, once for each toolchain, and shown to boxes
@@ -105,8 +127,12 @@ type Smoke struct {
 //go:embed languages/*.yaml
 var builtin embed.FS
 
-// maxDefinition bounds a language file.
-const maxDefinition = 1 << 20
+const (
+	// maxDefinition bounds a language file.
+	maxDefinition = 1 << 20
+	// maxVersions bounds the toolchains of a language.
+	maxVersions = 32
+)
 
 // Load reads the built-in languages and those in dir, which replace built-in
 // ones of the same id; an empty dir is none. only, when not empty, names the
@@ -151,11 +177,15 @@ func Load(dir string, only []string) ([]*Definition, error) {
 }
 
 func loadAll(from fs.FS, into map[string]*Definition) error {
-	names, err := fs.Glob(from, "*.yaml")
+	files, err := fs.ReadDir(from, ".")
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
+	for _, file := range files {
+		name := file.Name()
+		if !isLanguageFile(name) {
+			continue
+		}
 		d, err := loadFile(from, name)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -166,6 +196,12 @@ func loadAll(from fs.FS, into map[string]*Definition) error {
 		into[d.ID] = d
 	}
 	return nil
+}
+
+// isLanguageFile leaves out what editors and package managers keep beside
+// files, which starts with a dot.
+func isLanguageFile(name string) bool {
+	return strings.HasSuffix(name, ".yaml") && !strings.HasPrefix(name, ".")
 }
 
 func loadFile(from fs.FS, name string) (*Definition, error) {
@@ -228,12 +264,39 @@ func (d *Definition) check() error {
 			return fmt.Errorf("tool %s: answers can be prefix, with ask and command", t.Name)
 		}
 	}
+	if err := d.checkVersions(); err != nil {
+		return err
+	}
 	var err error
+	for i := range d.Hints {
+		h := &d.Hints[i]
+		if h.Stderr == "" || h.Says == "" {
+			return fmt.Errorf("hints[%d] needs stderr and says", i)
+		}
+		if h.pattern, err = regexp.Compile(h.Stderr); err != nil {
+			return fmt.Errorf("hints[%d].stderr: %w", i, err)
+		}
+	}
 	if d.pattern, err = regexp.Compile(d.Version.Pattern); err != nil {
 		return fmt.Errorf("version.pattern: %w", err)
 	}
 	if d.Compile != nil {
 		d.Compile.Limits.fill()
+	}
+	return nil
+}
+
+func (d *Definition) checkVersions() error {
+	if d.Versions == nil {
+		return nil
+	}
+	if len(d.Versions.Of) == 0 || len(d.Versions.Of) > maxVersions || len(d.Versions.Tools) == 0 {
+		return fmt.Errorf("versions needs of, with 1 to %d names, and tools", maxVersions)
+	}
+	for name := range d.Versions.Tools {
+		if !slices.ContainsFunc(d.Toolchain, func(t Tool) bool { return t.Name == name }) {
+			return fmt.Errorf("versions.tools: %q is not a tool of toolchain", name)
+		}
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func (j *job) step(ctx context.Context, box sandbox.Box, argv []string, left lan
 	case rep.Limit == sandbox.LimitCancelled:
 		return rep, context.Cause(ctx)
 	case rep.StartError != "":
-		return rep, eval.Errorf(eval.KindSandbox, "the %s compiler could not be started: %s; is its toolchain still there?", j.lang.Name, rep.StartError)
+		return rep, eval.Errorf(eval.KindSandbox, "the %s compiler could not be started: %s; is its toolchain still there?: %w", j.lang.Name, rep.StartError, ErrToolchain)
 	}
 	return rep, nil
 }

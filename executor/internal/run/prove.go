@@ -19,24 +19,28 @@ var proveLimits = eval.Limits{
 
 // Prove asks a toolchain for its version and runs its smoke test, both in
 // boxes. It is a lang.Prove.
-func (r *Runner) Prove(ctx context.Context, t *lang.Toolchain) (string, error) {
-	version, err := r.version(ctx, t)
-	if err != nil {
-		return "", err
+func (r *Runner) Prove(ctx context.Context, t *lang.Toolchain) (lang.Proof, error) {
+	proof := lang.Proof{}
+	var err error
+	if proof.Version, err = r.version(ctx, t); err != nil {
+		return lang.Proof{}, err
 	}
 	p := &eval.Program{Language: t.ID, Code: eval.Bytes(t.Smoke.Code), Stdin: eval.Bytes(t.Smoke.Stdin), Limits: proveLimits}
 	res, err := r.run(ctx, t, p, nil, true)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("its smoke test could not run: %w", err)
+		return lang.Proof{}, fmt.Errorf("its smoke test could not run: %w", err)
 	case res.Verdict == eval.CompileError:
-		return "", fmt.Errorf("its smoke test does not compile: %s", firstLine(res.Compile.Stderr.Data, res.Compile.Stdout.Data))
+		return lang.Proof{}, fmt.Errorf("its smoke test does not compile: %s", firstLine(res.Compile.Stderr.Data, res.Compile.Stdout.Data))
 	case res.Verdict != eval.Accepted:
-		return "", fmt.Errorf("its smoke test ended with %s (%s): %s", res.Verdict, res.Explanation, firstLine(res.Stderr.Data))
+		return lang.Proof{}, fmt.Errorf("its smoke test ended with %s (%s): %s", res.Verdict, res.Explanation, firstLine(res.Stderr.Data))
 	case string(res.Stdout.Data) != t.Smoke.Stdout:
-		return "", fmt.Errorf("its smoke test printed %q, not %q", firstLine(res.Stdout.Data), t.Smoke.Stdout)
+		return lang.Proof{}, fmt.Errorf("its smoke test printed %q, not %q", firstLine(res.Stdout.Data), t.Smoke.Stdout)
 	}
-	return version, nil
+	if proof.RunMS = res.WallMS; res.Compile != nil {
+		proof.CompileMS = res.Compile.WallMS
+	}
+	return proof, nil
 }
 
 func (r *Runner) version(ctx context.Context, t *lang.Toolchain) (string, error) {

@@ -31,6 +31,14 @@ func New(boxes sandbox.Runtime, isolation eval.Isolation, warm int) *Runner {
 // Close gives back the boxes that are ready.
 func (r *Runner) Close() { r.shelf.close() }
 
+// Forget gives back the boxes that are ready for a toolchain which is offered
+// no more. Runs that have it go on.
+func (r *Runner) Forget(t *lang.Toolchain) { r.shelf.forget(t) }
+
+// ErrToolchain is in the error of a run whose interpreter or compiler could
+// not be started: it may be gone.
+var ErrToolchain = errors.New("the toolchain could not be started")
+
 // job is one program on its way.
 type job struct {
 	*Runner
@@ -227,7 +235,7 @@ func (j *job) execute(ctx context.Context, box sandbox.Box, args []string, stdin
 	case rep.Limit == sandbox.LimitCancelled:
 		return out, context.Cause(ctx)
 	case rep.StartError != "" && j.lang.Compile == nil:
-		return out, eval.Errorf(eval.KindSandbox, "%s could not be started: %s; is its toolchain still there?", j.lang.Name, rep.StartError)
+		return out, eval.Errorf(eval.KindSandbox, "%s could not be started: %s; is its toolchain still there?: %w", j.lang.Name, rep.StartError, ErrToolchain)
 	}
 	out.verdict, out.cause = judge(rep)
 	return out, nil

@@ -182,6 +182,17 @@ func (s *shelf) expire(p *place) {
 	}
 }
 
+// forget clears every place of a toolchain.
+func (s *shelf) forget(t *lang.Toolchain) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range slices.Clone(s.kinds) {
+		if p.lang == t {
+			s.clear(p)
+		}
+	}
+}
+
 // clear takes a place off the shelf, and closes its sets in the background.
 func (s *shelf) clear(p *place) {
 	p.gone = true
