@@ -60,10 +60,6 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *promet
 	if cfg, err = cfg.filled(); err != nil {
 		return nil, err
 	}
-	definitions, err := lang.Load(cfg.LanguagesDir, cfg.Languages)
-	if err != nil {
-		return nil, fmt.Errorf("executor: %w", err)
-	}
 	l := &Local{cfg: cfg, log: logger, fence: slots.NewFence(), tracer: otel.Tracer("github.com/crucible-eval/crucible/executor")}
 	l.boxes, err = sandbox.Open(ctx, sandbox.Config{
 		Level: cfg.Isolation, AllowUnsafe: cfg.AllowUnsafe, RunscPath: cfg.RunscPath, InitPath: cfg.InitPath, Logger: logger,
@@ -89,10 +85,16 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *promet
 		return nil, fmt.Errorf("executor: a folder for caches: %w", err)
 	}
 	l.cleanup = remove
-	l.languages = lang.Start(lang.Options{
-		Definitions: definitions, CacheDir: dir, Remember: true, Sandbox: l.isolation.Level,
-		Prove: l.runner.Prove, Logger: logger,
+	l.languages, err = lang.Start(lang.Options{
+		Dir: cfg.LanguagesDir, Only: cfg.Languages, CacheDir: dir, Remember: true, Sandbox: l.isolation.Level,
+		Prove: l.runner.Prove, Retire: l.runner.Forget, Logger: logger,
 	})
+	if err != nil {
+		return nil, fmt.Errorf("executor: %w", err)
+	}
+	if err := register(registry, languageGauges(l.languages)); err != nil {
+		return nil, fmt.Errorf("executor: %w", err)
+	}
 	if err := l.languages.Settled(ctx); err != nil {
 		return nil, fmt.Errorf("executor: %w", err)
 	}
@@ -163,6 +165,9 @@ func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 	res, err := l.runner.Run(runCtx, t, program, sink)
 	stopped := runCtx.Err() != nil
 	l.metrics.ended(t.ID, res, err, stopped, time.Since(began))
+	if errors.Is(err, run.ErrToolchain) {
+		l.languages.Recheck(t)
+	}
 	if err != nil && !stopped && eval.KindOf(err) != eval.KindInvalid {
 		l.log.Error("run failed", "id", req.ID, "attempt", req.Attempt, "language", t.ID, "err", err)
 	}
@@ -195,7 +200,7 @@ func (l *Local) admissible(ctx context.Context, req *eval.Request) (*eval.Progra
 	if !strongEnough(l.isolation.Level, req.MinIsolation) {
 		return nil, nil, eval.Errorf(eval.KindIsolation, "this executor isolates at level %q, and the request asks for at least %q", l.isolation.Level, req.MinIsolation)
 	}
-	t, err := l.languages.Find(ctx, spec.Language)
+	t, err := l.languages.Find(ctx, spec.Language, spec.Version)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -209,9 +214,10 @@ func (l *Local) rejected(err error) error {
 
 // Status implements eval.Executor.
 func (l *Local) Status(context.Context) (eval.ExecutorStatus, error) {
+	languages, problem := l.languages.List()
 	return eval.ExecutorStatus{
 		Name: l.cfg.Name, Version: l.cfg.Version, Load: l.slots.Load(),
-		Isolation: l.isolation, Languages: l.languages.List(),
+		Isolation: l.isolation, Languages: languages, LanguagesProblem: problem,
 	}, nil
 }
 
@@ -226,6 +232,11 @@ func (l *Local) Stop(_ context.Context, id eval.ID) error { return l.fence.Stop(
 func (l *Local) StopAttempt(_ context.Context, id eval.ID, attempt int) error {
 	return l.fence.Stop(id, attempt)
 }
+
+// Reload has the language files read and every toolchain looked for again,
+// in the background. Both also happen by themselves soon after a change that
+// can be seen; see docs/languages.md.
+func (l *Local) Reload() { l.languages.Reload() }
 
 // Checked waits until every language is known to be available or not.
 func (l *Local) Checked(ctx context.Context) error { return l.languages.AllSettled(ctx) }

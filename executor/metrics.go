@@ -1,10 +1,12 @@
 package executor
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/crucible-eval/crucible/executor/internal/lang"
 	"github.com/crucible-eval/crucible/executor/internal/slots"
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
@@ -54,15 +56,35 @@ func newMetrics(reg *prometheus.Registry, s *slots.Slots, isolation eval.Isolati
 	for _, c := range isolation.Controls {
 		control.WithLabelValues(isolation.Level, c.Name, c.State).Set(1)
 	}
-	if reg == nil {
-		return m, nil
+	return m, register(reg, append(all, control))
+}
+
+// languageGauges tell how the languages are.
+func languageGauges(languages *lang.Registry) []prometheus.Collector {
+	gauge := func(name, help string, of func([]eval.Language, string) int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(of(languages.List())) })
 	}
-	for _, c := range append(all, control) {
+	return []prometheus.Collector{
+		gauge("crucible_executor_languages_available", "Languages that are offered.", func(all []eval.Language, _ string) int {
+			return len(slices.DeleteFunc(all, func(l eval.Language) bool { return !l.Available }))
+		}),
+		gauge("crucible_executor_languages_broken", "1 while changed language files cannot be taken over, else 0.", func(_ []eval.Language, problem string) int {
+			return min(len(problem), 1)
+		}),
+	}
+}
+
+// register adds collectors to a registry, which may be nil.
+func register(reg *prometheus.Registry, all []prometheus.Collector) error {
+	if reg == nil {
+		return nil
+	}
+	for _, c := range all {
 		if err := reg.Register(c); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return m, nil
+	return nil
 }
 
 // admitted counts a run that was taken on, and how long it had waited.

@@ -164,3 +164,47 @@ func TestProgramsStayReadableInJSON(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, `"if a < b && c > d"`, string(raw))
 }
+
+func TestAVersionIsMatchedUpToTheEndOfANumber(t *testing.T) {
+	versions := []string{"3.11.7", "3.1.4", "12.2.0-rc1"}
+	for want, index := range map[string]int{"3": 0, "3.11": 0, "3.11.7": 0, "3.1": 1, "3.1.4": 1, "12.2.0": 2, "12": 2} {
+		i, ok := eval.MatchVersion(versions, want)
+		require.True(t, ok, want)
+		require.Equal(t, index, i, want)
+	}
+	for _, want := range []string{"", "1", "3.11.70", "3.12", "x"} {
+		_, ok := eval.MatchVersion(versions, want)
+		require.False(t, ok, want)
+	}
+}
+
+func TestAVersionThatNobodyHasIsRefused(t *testing.T) {
+	for _, tt := range []struct {
+		name, want string
+		has        []string
+		ok         bool
+	}{
+		{"there", "3.11", []string{"3.11.7"}, true},
+		{"not there", "3.9", []string{"3.12.1", "3.11.7"}, false},
+		{"nothing is known yet", "3.9", nil, true},
+		{"too long", strings.Repeat("3", 65), nil, false},
+		{"not a version", "3\n", nil, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := valid()
+			s.Version = tt.want
+			got, bad := eval.DefaultPolicy().Validate(s, start, func(string) (eval.Language, bool) {
+				return eval.Language{ID: "python", Available: true, Versions: tt.has}, true
+			})
+			require.Equal(t, tt.ok, len(bad) == 0, bad)
+			if tt.ok {
+				require.Equal(t, tt.want, got.Version)
+				return
+			}
+			require.Equal(t, "version", bad[0].Field)
+			for _, v := range tt.has {
+				require.Contains(t, bad[0].Message, v)
+			}
+		})
+	}
+}

@@ -20,10 +20,7 @@ const (
 	// keep is how long an answer counts as now.
 	keep = time.Second
 	// refreshEvery is how old the knowledge of languages may become.
-	refreshEvery = 30 * time.Second
-	// refreshSoon is the same while an executor cannot be reached, or does
-	// not know its languages yet.
-	refreshSoon = 5 * time.Second
+	refreshEvery = 5 * time.Second
 )
 
 // Executor is an executor and the name it is shown by: its URL, or "local".
@@ -65,19 +62,14 @@ func New(executors []Executor) *Catalog {
 
 // Run asks now and then until ctx ends.
 func (c *Catalog) Run(ctx context.Context) error {
+	ticker := time.NewTicker(refreshEvery)
+	defer ticker.Stop()
 	for {
-		every := refreshEvery
-		for _, s := range c.States(ctx) {
-			if s.Status == nil || slices.ContainsFunc(s.Status.Languages, func(l eval.Language) bool { return l.Checking }) {
-				every = refreshSoon
-			}
-		}
-		timer := time.NewTimer(every)
+		c.States(ctx)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
-		case <-timer.C:
+		case <-ticker.C:
 		}
 	}
 }
@@ -155,6 +147,24 @@ func (c *Catalog) Languages() (all []Language, ok bool) {
 	}
 	slices.SortFunc(all, func(a, b Language) int { return cmp.Compare(a.ID, b.ID) })
 	return all, len(c.known) > 0
+}
+
+// LanguageProblem is why an executor did not take over changed files.
+type LanguageProblem struct {
+	Executor string `json:"executor"`
+	Problem  string `json:"problem"`
+}
+
+// LanguageProblems returns those of the executors that have one.
+func (c *Catalog) LanguageProblems() (all []LanguageProblem) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.executors {
+		if p := c.known[e.Name].LanguagesProblem; p != "" {
+			all = append(all, LanguageProblem{e.Name, p})
+		}
+	}
+	return all
 }
 
 // Known looks a language up by id or alias, without asking anybody. Before an

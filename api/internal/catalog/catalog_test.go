@@ -52,6 +52,19 @@ func TestALanguageIsWhatTheBestExecutorSays(t *testing.T) {
 	}
 }
 
+func TestVersionsOfAllExecutorsAreOffered(t *testing.T) {
+	a := &executor{languages: []eval.Language{{ID: "go", Available: true, Version: "1.26", Versions: []string{"1.26", "1.25"}}}}
+	b := &executor{languages: []eval.Language{{ID: "go", Available: true, Version: "1.25", Versions: []string{"1.25", "1.24"}}}}
+	c := catalog.New([]catalog.Executor{{Name: "a", Executor: a}, {Name: "b", Executor: b}})
+	c.States(t.Context())
+	for range 2 {
+		all, _ := c.Languages()
+		require.Equal(t, "1.26", all[0].Version)
+		require.Equal(t, []string{"1.26", "1.25", "1.24"}, all[0].Versions)
+	}
+	require.Equal(t, []string{"1.26", "1.25"}, a.languages[0].Versions, "what an executor said stays as it is")
+}
+
 func TestEveryNameIsALanguageUntilAnExecutorWasReached(t *testing.T) {
 	e := &executor{err: eval.Errorf(eval.KindUnavailable, "not there yet"), languages: []eval.Language{{ID: "go", Aliases: []string{"golang"}, Available: true}}}
 	c := catalog.New([]catalog.Executor{{Name: "a", Executor: e}})

@@ -147,7 +147,8 @@ func (a *API) executors(c echo.Context) error {
 
 // LanguageList has the languages of all executors.
 type LanguageList struct {
-	Languages []catalog.Language `json:"languages"`
+	Languages []catalog.Language        `json:"languages"`
+	Problems  []catalog.LanguageProblem `json:"problems,omitempty"`
 }
 
 func (a *API) languages(c echo.Context) error {
@@ -161,7 +162,7 @@ func (a *API) languages(c echo.Context) error {
 			return eval.Errorf(eval.KindUnavailable, "no executor has been reached yet; GET /api/v1/executors says why")
 		}
 	}
-	return c.JSON(http.StatusOK, LanguageList{append([]catalog.Language{}, all...)})
+	return c.JSON(http.StatusOK, LanguageList{append([]catalog.Language{}, all...), a.Catalog.LanguageProblems()})
 }
 
 // IsolationReport says how well programs are isolated: as well as at the

@@ -25,21 +25,24 @@ func (c *LanguagesCmd) Run(s *session) error {
 		return err
 	}
 	defer api.Close()
-	all, err := api.Languages(s.ctx)
+	list, err := api.LanguageList(s.ctx)
 	if err != nil {
 		return err
 	}
 	if s.json {
-		return writeJSON(s.stdout, map[string]any{"languages": all})
+		return writeJSON(s.stdout, list)
 	}
-	return printLanguages(s, all, c.All)
+	for _, p := range list.Problems {
+		fmt.Fprintf(s.stderr, "executor %s did not take over its language files: %s\n", p.Executor, p.Problem)
+	}
+	return printLanguages(s, list.Languages, c.All)
 }
 
 func printLanguages(s *session, all []eval.Language, whole bool) error {
 	var rows [][]string
 	missing := 0
 	for _, l := range all {
-		state := l.Version
+		state := strings.Join(l.Versions, ", ")
 		if !l.Available {
 			missing++
 			if !whole {

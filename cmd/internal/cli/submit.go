@@ -27,7 +27,7 @@ type SubmitCmd struct {
 	remote
 	File     string            `arg:"" placeholder:"FILE" help:"The program; - reads it from the standard input."`
 	Args     []string          `arg:"" optional:"" name:"args" passthrough:"" help:"Arguments of the program."`
-	Language string            `short:"l" help:"Its language. Default: by the file's suffix."`
+	Language string            `short:"l" help:"Its language, or with a version, such as python@3.11. Default: by the file's suffix."`
 	Arg      []string          `sep:"none" placeholder:"ARG" help:"An argument of the program. May be repeated."`
 	Stdin    string            `placeholder:"FILE" help:"What the program reads; - is the standard input."`
 	Env      map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"An environment variable of the program. May be repeated."`
@@ -109,7 +109,7 @@ func (c *SubmitCmd) spec(s *session, api *client.Client) (eval.Spec, error) {
 	spec := eval.Spec{
 		Priority: eval.Priority(c.Priority), RetryPolicy: c.RetryPolicy, Tags: c.Tag,
 		Program: eval.Program{
-			Language: c.Language, Args: append(slices.Clone(c.Arg), c.Args...), Env: c.Env, MinIsolation: c.MinIsolation,
+			Args: append(slices.Clone(c.Arg), c.Args...), Env: c.Env, MinIsolation: c.MinIsolation,
 			Limits: eval.Limits{
 				WallMS: c.Wall.Milliseconds(), CPUMS: c.CPU.Milliseconds(), MemoryBytes: int64(c.Memory),
 				Processes: c.Processes, OutputBytes: int64(c.MaxOutput), DiskBytes: int64(c.Disk),
@@ -124,6 +124,7 @@ func (c *SubmitCmd) spec(s *session, api *client.Client) (eval.Spec, error) {
 		return spec, err
 	}
 	spec.Code = code
+	spec.Language, spec.Version, _ = strings.Cut(c.Language, "@")
 	if c.Stdin != "" {
 		input, err := readFile(s, c.Stdin)
 		if err != nil {

@@ -83,12 +83,21 @@ func serve(s *session, name string, log platform.Log, stop platform.Stop, build 
 	}
 	announce(s, name, rt, p, time.Since(began))
 
+	hangUp, stopReloading := hangUps(s.stderr, p.Reload)
+	defer stopReloading()
 	var failed error
-	select {
-	case <-s.ctx.Done():
-		rt.Logger.Info("stopping: what runs may end; interrupt again to end it now", "patience", stop.DrainTimeout)
-	case failed = <-p.Failed():
-		rt.Logger.Error("a part failed; stopping", "err", failed)
+	for running := true; running; {
+		select {
+		case <-hangUp:
+			rt.Logger.Info("reloading the languages")
+			p.Reload()
+		case <-s.ctx.Done():
+			rt.Logger.Info("stopping: what runs may end; interrupt again to end it now", "patience", stop.DrainTimeout)
+			running = false
+		case failed = <-p.Failed():
+			rt.Logger.Error("a part failed; stopping", "err", failed)
+			running = false
+		}
 	}
 	patience, cancel := context.WithTimeout(s.hard, stop.DrainTimeout+afterDrain)
 	defer cancel()

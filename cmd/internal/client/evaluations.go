@@ -93,11 +93,23 @@ func (c *Client) Output(ctx context.Context, id eval.ID, stream string, offset i
 
 // Languages lists the languages of the platform.
 func (c *Client) Languages(ctx context.Context) ([]eval.Language, error) {
-	type answer struct {
-		Languages []eval.Language `json:"languages"`
-	}
-	a, err := ask[answer](ctx, c, http.MethodGet, "/api/v1/languages", nil, nil)
+	a, err := c.LanguageList(ctx)
 	return a.Languages, err
+}
+
+// LanguageList has the languages, and which executors could not take over
+// changed language files.
+type LanguageList struct {
+	Languages []eval.Language `json:"languages"`
+	Problems  []struct {
+		Executor string `json:"executor"`
+		Problem  string `json:"problem"`
+	} `json:"problems,omitempty"`
+}
+
+// LanguageList lists the languages of the platform, with problems.
+func (c *Client) LanguageList(ctx context.Context) (LanguageList, error) {
+	return ask[LanguageList](ctx, c, http.MethodGet, "/api/v1/languages", nil, nil)
 }
 
 // Ask gets any path of the API into out.

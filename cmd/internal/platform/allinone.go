@@ -93,6 +93,7 @@ func (p *Platform) openExecutor(ctx context.Context, cfg Sandbox, policy eval.Po
 		return nil, err
 	}
 	p.closeLater(local.Close)
+	p.Reload = local.Reload
 	status, err := local.Status(ctx)
 	if err != nil {
 		return nil, err

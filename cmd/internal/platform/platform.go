@@ -23,6 +23,8 @@ type Platform struct {
 	URL func() string
 	// Facts are lines for people about what runs here.
 	Facts []Fact
+	// Reload has the languages looked at again; nil where there are none.
+	Reload func()
 
 	closing []func() error
 	rt      *Runtime

@@ -137,6 +137,12 @@ func (p proofs) recall(t *Toolchain) (known Proof, ok bool) {
 	return known, true
 }
 
+func (p proofs) forget(t *Toolchain) {
+	if p.dir != "" {
+		_ = os.Remove(p.file(t))
+	}
+}
+
 func (p proofs) remember(t *Toolchain, seen Proof) {
 	if p.dir == "" {
 		return

@@ -29,7 +29,7 @@ type Definition struct {
 	Source     string            `yaml:"source"`     // what a program of one file is called
 	Toolchain  []Tool            `yaml:"toolchain"`
 	Versions   *Versions         `yaml:"versions"` // more toolchains beside the one above
-	Binds      []string          `yaml:"binds"` // more host folders that boxes see; patterns, and none need exist
+	Binds      []string          `yaml:"binds"`    // more host folders that boxes see; patterns, and none need exist
 	Cache      *Cache            `yaml:"cache"`
 	Compile    *Compile          `yaml:"compile"` // nil: interpreted
 	Run        []string          `yaml:"run"`
@@ -46,7 +46,7 @@ type Definition struct {
 // Tool is a program that the language needs. Its path is ${name} in argvs,
 // its prefix ${name_prefix}.
 type Tool struct {
-	Name     string   `yaml:"name"`
+	Name string `yaml:"name"`
 	// Commands are names that are looked up in PATH, or patterns of whole paths
 	// (/opt/toy-*/bin/toy, ~/toy/bin/toy). The first that works is taken.
 	Commands []string `yaml:"commands"`

@@ -68,9 +68,9 @@ type Registry struct {
 
 	mu       sync.Mutex
 	entries  map[string]*entry
-	names    map[string]string   // id or alias -> id
-	problem  string              // why the files could not be read again
-	reload   bool                // it was asked for
+	names    map[string]string // id or alias -> id
+	problem  string            // why the files could not be read again
+	reload   bool              // it was asked for
 	suspects map[string]bool   // ids of languages to prove anew
 }
 

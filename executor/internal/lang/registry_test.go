@@ -40,24 +40,30 @@ func (m machine) write(name, text string) string {
 	return m.path(name)
 }
 
-func parse(t *testing.T, replace ...string) *lang.Definition {
+// changed is the file of the toy language with changes in pairs.
+func changed(replace ...string) string { return strings.NewReplacer(replace...).Replace(toy) }
+
+// start opens a registry of the toy language with this file.
+func start(t *testing.T, file string, opt lang.Options) *lang.Registry {
 	t.Helper()
-	d, err := lang.Parse([]byte(strings.NewReplacer(replace...).Replace(toy)))
+	if opt.Dir == "" {
+		opt.Dir = t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(opt.Dir, "toy.yaml"), []byte(file), 0o600))
+	}
+	opt.Only, opt.Sandbox, opt.Logger = []string{"toy"}, "test", quiet
+	r, err := lang.Start(opt)
 	require.NoError(t, err)
-	return d
+	t.Cleanup(r.Close)
+	return r
 }
 
 // settled proves one language and returns it.
-func settled(t *testing.T, d *lang.Definition, cache string, prove lang.Prove) (*lang.Toolchain, eval.Language) {
+func settled(t *testing.T, file, cache string, prove lang.Prove) (*lang.Toolchain, eval.Language) {
 	t.Helper()
-	r := lang.Start(lang.Options{
-		Definitions: []*lang.Definition{d}, CacheDir: cache, Remember: cache != "", Sandbox: "test",
-		Prove: prove, Logger: slog.New(slog.DiscardHandler),
-	})
-	defer r.Close()
+	r := start(t, file, lang.Options{CacheDir: cache, Remember: cache != "", Prove: prove, Poll: -1})
 	require.NoError(t, r.AllSettled(t.Context()))
-	found, err := r.Find(t.Context(), "toy")
-	listed := r.List()[0]
+	found, err := r.Find(t.Context(), "toy", "")
+	listed := only(t, r)
 	require.Equal(t, err == nil, listed.Available)
 	if err != nil {
 		require.Equal(t, eval.KindInvalid, eval.KindOf(err))
@@ -66,14 +72,27 @@ func settled(t *testing.T, d *lang.Definition, cache string, prove lang.Prove) (
 	return found, listed
 }
 
-func works(context.Context, *lang.Toolchain) (string, error) { return "7", nil }
+// only returns the one language of a registry.
+func only(t *testing.T, r *lang.Registry) eval.Language {
+	t.Helper()
+	all, problem := r.List()
+	require.Empty(t, problem)
+	require.Len(t, all, 1)
+	return all[0]
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func works(context.Context, *lang.Toolchain) (lang.Proof, error) {
+	return lang.Proof{Version: "7"}, nil
+}
 
 func TestAShimThatCanBeAskedLeadsToTheRealProgram(t *testing.T) {
 	m := newMachine(t)
 	real := m.write("versions/7/bin/toy7", "\x7fELF real")
 	require.NoError(t, os.Symlink("toy7", m.path("versions/7/bin/toy")))
 	m.write("shims/toy", "#!/bin/sh\n[ \"$1\" = where ] && echo '"+m.path("versions/7/bin/toy")+"' && echo '"+m.path("versions/7")+"'\n")
-	found, listed := settled(t, parse(t, "commands: [toy]", "commands: [toy], ask: [where]"), "", works)
+	found, listed := settled(t, changed("commands: [toy]", "commands: [toy], ask: [where]"), "", works)
 	require.True(t, listed.Available, listed.Problem)
 	require.Equal(t, "7", listed.Version)
 	require.Equal(t, []string{real, "/w/main.toy"}, found.Command(lang.Source{Entrypoint: "main.toy"}, nil))
@@ -84,32 +103,32 @@ func TestAShimThatCanBeAskedLeadsToTheRealProgram(t *testing.T) {
 func TestAScriptOrManagerThatCannotBeAskedIsPassedOver(t *testing.T) {
 	m := newMachine(t)
 	m.write("shims/toy", "#!/bin/sh\nexit 1\n")
-	_, listed := settled(t, parse(t), "", works)
+	_, listed := settled(t, toy, "", works)
 	require.Contains(t, listed.Problem, "script")
 
 	require.NoError(t, os.Remove(m.path("shims/toy")))
 	m.write("home/rustup", "\x7fELF manager")
 	require.NoError(t, os.Symlink(m.path("home/rustup"), m.path("shims/toy")))
-	_, listed = settled(t, parse(t), "", works)
+	_, listed = settled(t, toy, "", works)
 	require.Contains(t, listed.Problem, "disguise")
 
 	real := m.write("bin/toy", "\x7fELF real")
-	found, listed := settled(t, parse(t), "", works)
+	found, listed := settled(t, toy, "", works)
 	require.True(t, listed.Available, listed.Problem)
 	require.Equal(t, real, found.VersionCommand()[0])
 }
 
 func TestAMissingToolSaysWhatToInstall(t *testing.T) {
 	newMachine(t)
-	_, listed := settled(t, parse(t), "", works)
+	_, listed := settled(t, toy, "", works)
 	require.Contains(t, listed.Problem, "toy is in PATH")
 }
 
 func TestALanguageIsOfferedOnlyWhenProven(t *testing.T) {
 	m := newMachine(t)
 	m.write("bin/toy", "\x7fELF real")
-	_, listed := settled(t, parse(t), "", func(context.Context, *lang.Toolchain) (string, error) {
-		return "", errors.New("it printed nonsense")
+	_, listed := settled(t, toy, "", func(context.Context, *lang.Toolchain) (lang.Proof, error) {
+		return lang.Proof{}, errors.New("it printed nonsense")
 	})
 	require.Equal(t, "it printed nonsense", listed.Problem)
 }
@@ -119,23 +138,26 @@ func TestAProofIsRememberedUntilTheToolChanges(t *testing.T) {
 	m.write("bin/toy", "\x7fELF real")
 	cache := t.TempDir()
 	proofs := 0
-	prove := func(context.Context, *lang.Toolchain) (string, error) { proofs++; return "7", nil }
+	prove := func(context.Context, *lang.Toolchain) (lang.Proof, error) {
+		proofs++
+		return lang.Proof{Version: "7"}, nil
+	}
 	for range 2 {
-		_, listed := settled(t, parse(t), cache, prove)
+		_, listed := settled(t, toy, cache, prove)
 		require.Equal(t, "7", listed.Version)
 	}
 	require.Equal(t, 1, proofs)
 	m.write("bin/toy", "\x7fELF another")
-	settled(t, parse(t), cache, prove)
+	settled(t, toy, cache, prove)
 	require.Equal(t, 2, proofs)
-	settled(t, parse(t, "example: hello", "example: bye"), cache, prove)
+	settled(t, changed("example: hello", "example: bye"), cache, prove)
 	require.Equal(t, 3, proofs, "the definition changed")
 }
 
 func TestACacheIsMadeOnceAndShownToBoxes(t *testing.T) {
 	m := newMachine(t)
 	m.write("bin/toy", "\x7fELF real")
-	d := parse(t, "example: hello", `example: hello
+	d := changed("example: hello", `example: hello
 cache:
   argv: [/bin/sh, -c, 'echo made >> "$WHERE/log"; echo "at $WHERE/log"']
   env: {WHERE: "${cache}"}
@@ -163,34 +185,31 @@ func TestARunWaitsForItsLanguage(t *testing.T) {
 	m := newMachine(t)
 	m.write("bin/toy", "\x7fELF real")
 	proceed := make(chan struct{})
-	r := lang.Start(lang.Options{
-		Definitions: []*lang.Definition{parse(t, "example: hello", "example: hello\ncompile: {steps: [[\"${toy}\"]]}")},
-		Logger:      slog.New(slog.DiscardHandler),
-		Prove: func(ctx context.Context, _ *lang.Toolchain) (string, error) {
+	r := start(t, changed("example: hello", "example: hello\ncompile: {steps: [[\"${toy}\"]]}"), lang.Options{
+		Prove: func(ctx context.Context, _ *lang.Toolchain) (lang.Proof, error) {
 			select {
 			case <-proceed:
-				return "7", nil
+				return lang.Proof{Version: "7"}, nil
 			case <-ctx.Done():
-				return "", ctx.Err()
+				return lang.Proof{}, ctx.Err()
 			}
 		},
 	})
-	defer r.Close()
 	require.NoError(t, r.Settled(t.Context()), "a compiled language is not waited for")
-	require.Equal(t, "being checked", r.List()[0].Problem)
+	require.Equal(t, "being checked", only(t, r).Problem)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := r.Find(ctx, "toy")
+	_, err := r.Find(ctx, "toy", "")
 	require.Equal(t, eval.KindUnavailable, eval.KindOf(err))
 	close(proceed)
-	_, err = r.Find(t.Context(), "plaything")
+	_, err = r.Find(t.Context(), "plaything", "")
 	require.NoError(t, err)
 }
 
 func TestCommandLines(t *testing.T) {
 	m := newMachine(t)
 	m.write("bin/toy", "\x7fELF real")
-	d := parse(t, "example: hello", `example: hello
+	d := changed("example: hello", `example: hello
 compile: {steps: [["${toy}", "${sources}", "${heap_mib}", "${class}", "${unknown}"]]}`)
 	found, listed := settled(t, d, "", works)
 	require.True(t, listed.Available, listed.Problem)
@@ -211,7 +230,7 @@ compile: {steps: [["${toy}", "${sources}", "${heap_mib}", "${class}", "${unknown
 func TestTheProgramsEnvironmentWins(t *testing.T) {
 	m := newMachine(t)
 	m.write("bin/toy", "\x7fELF real")
-	found, _ := settled(t, parse(t, "example: hello", "example: hello\nenv: {A: language, B: language}"), "", works)
+	found, _ := settled(t, changed("example: hello", "example: hello\nenv: {A: language, B: language}"), "", works)
 	env := found.Environ(map[string]string{"B": "program", "HOME": "/elsewhere"})
 	require.Contains(t, env, "A=language")
 	require.Contains(t, env, "B=program")

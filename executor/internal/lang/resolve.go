@@ -36,32 +36,52 @@ type found struct {
 	stamp  string // changes when the program does
 }
 
-// find looks a tool up in the folders of PATH.
-func (t *Tool) find(ctx context.Context, folders []string) (found, error) {
+// find looks a tool up.
+func (t *Tool) find(ctx context.Context) (found, error) {
 	var errs []error
 	seen := map[string]bool{}
-	for _, name := range t.Commands {
-		for _, dir := range folders {
-			candidate := filepath.Join(dir, name)
-			if !filepath.IsAbs(candidate) || !executable(candidate) {
-				continue
-			}
-			real, err := filepath.EvalSymlinks(candidate)
-			if err != nil || seen[real+"\x00"+name] {
-				continue
-			}
-			seen[real+"\x00"+name] = true
-			f, err := t.resolve(ctx, candidate, real)
-			if err == nil {
-				return f, nil
-			}
-			errs = append(errs, fmt.Errorf("%s: %w", candidate, err))
+	for _, candidate := range t.candidates() {
+		real, err := filepath.EvalSymlinks(candidate)
+		as := real + "\x00" + filepath.Base(candidate)
+		if err != nil || seen[as] {
+			continue
 		}
+		seen[as] = true
+		f, err := t.resolve(ctx, candidate, real)
+		if err == nil {
+			return f, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", candidate, err))
 	}
 	if len(errs) > 0 {
 		return found{}, errors.Join(errs...)
 	}
 	return found{}, fmt.Errorf("none of %s is in PATH; install it, or add its folder to PATH", strings.Join(t.Commands, ", "))
+}
+
+// candidates are the programs on this machine that a tool may be, the best
+// first.
+func (t *Tool) candidates() []string {
+	var list []string
+	for _, command := range t.Commands {
+		if home, ok := strings.CutPrefix(command, "~/"); ok {
+			command = filepath.Join(os.Getenv("HOME"), home)
+		}
+		var paths []string
+		if filepath.IsAbs(command) {
+			paths, _ = filepath.Glob(command) // a bad pattern matches nothing
+		} else {
+			for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+				paths = append(paths, filepath.Join(dir, command))
+			}
+		}
+		for _, path := range paths {
+			if filepath.IsAbs(path) && executable(path) {
+				list = append(list, path)
+			}
+		}
+	}
+	return list
 }
 
 func (t *Tool) resolve(ctx context.Context, candidate, real string) (found, error) {

@@ -141,6 +141,7 @@ func (r *Registry) ready(ctx context.Context, t *Toolchain, anew bool) (Proof, e
 		}
 	}
 	if err != nil {
+		r.proofs.forget(t)
 		return Proof{}, err
 	}
 	t.Version = proof.Version

@@ -61,6 +61,25 @@ func (t *Toolchain) Layout(p *eval.Program) (Source, error) {
 	return s, eval.Invalid(bad)
 }
 
+// Path is where its first tool is, or nothing for a language without tools.
+func (t *Toolchain) Path() string {
+	if len(t.Toolchain) == 0 {
+		return ""
+	}
+	return t.vars[t.Toolchain[0].Name]
+}
+
+// Hint returns what the language has to say about a program that failed and
+// wrote this to stderr, or nothing.
+func (t *Toolchain) Hint(s Source, stderr []byte) string {
+	for _, h := range t.Hints {
+		if h.pattern.Match(stderr) {
+			return substitute(h.Says, t.with(s))
+		}
+	}
+	return ""
+}
+
 // Steps returns the command lines of the compilation.
 func (t *Toolchain) Steps(s Source) [][]string {
 	if t.Compile == nil {

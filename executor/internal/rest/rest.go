@@ -91,12 +91,18 @@ func (h *handler) status(c echo.Context) error {
 	return c.JSON(http.StatusOK, s)
 }
 
+// languageList has the languages, and why changed files were not taken over.
+type languageList struct {
+	Languages []eval.Language `json:"languages"`
+	Problem   string          `json:"problem,omitempty"`
+}
+
 func (h *handler) languages(c echo.Context) error {
 	s, err := h.executor.Status(c.Request().Context())
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, map[string][]eval.Language{"languages": s.Languages})
+	return c.JSON(http.StatusOK, languageList{s.Languages, s.LanguagesProblem})
 }
 
 func (h *handler) isolation(c echo.Context) error {

@@ -170,9 +170,10 @@ func (l *launcher) box(id int64, r *wire.BoxRequest, fds []int) {
 }
 
 // template returns the thread for a tree. One that failed is tried again: a
-// path that was missing may be there by now.
+// path that was missing may be there by now. One that shows a folder which has
+// been replaced on the host is not used any more.
 func (l *launcher) template(tree *wire.Tree) (*template, error) {
-	key := tree.Key()
+	key := tree.Key() + identities(tree.Binds)
 	if t := l.templates[key]; t != nil {
 		if !t.failed() {
 			return t, nil
@@ -186,6 +187,17 @@ func (l *launcher) template(tree *wire.Tree) (*template, error) {
 	t := startTemplate(tree)
 	l.templates[key] = t
 	return t, nil
+}
+
+// identities says which files and folders of the host binds name now.
+func identities(binds []wire.Bind) string {
+	e := wire.NewEncoder(0)
+	for _, b := range binds {
+		var st unix.Stat_t
+		_ = unix.Stat(b.Host, &st) // zero while it is missing
+		e.Int(int64(st.Dev)).Int(int64(st.Ino))
+	}
+	return string(e.Bytes())
 }
 
 // reapBoxes collects the inits that ended. Who waits for a box watches its

@@ -1,0 +1,151 @@
+//go:build linux
+
+package executor_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crucible-eval/crucible/executor"
+	"github.com/crucible-eval/crucible/pkg/eval"
+)
+
+// own is a language whose toolchain is a copy of Bash in a folder outside the
+// system's, with a file beside it that tells its version.
+type own struct {
+	t           *testing.T
+	dir, prefix string
+}
+
+func newOwn(t *testing.T) own {
+	t.Helper()
+	// Not in /tmp, which boxes have of their own.
+	root, err := os.MkdirTemp("/var/tmp", "crucible-own-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
+	require.NoError(t, os.Chmod(root, 0o755))
+	o := own{t, filepath.Join(root, "languages"), filepath.Join(root, "own")}
+	require.NoError(t, os.Mkdir(o.dir, 0o755))
+	return o
+}
+
+// install puts a version of the toolchain at a name.
+func (o own) install(name, version string) {
+	o.t.Helper()
+	bash, err := exec.LookPath("bash")
+	require.NoError(o.t, err)
+	program, err := os.ReadFile(bash)
+	require.NoError(o.t, err)
+	bin := filepath.Join(o.prefix, name, "bin")
+	require.NoError(o.t, os.RemoveAll(filepath.Dir(bin)))
+	require.NoError(o.t, os.MkdirAll(bin, 0o755))
+	require.NoError(o.t, os.WriteFile(filepath.Join(bin, "own"), program, 0o755))
+	require.NoError(o.t, os.WriteFile(filepath.Join(bin, "version"), []byte(version+"\n"), 0o644))
+}
+
+func (o own) write(id, more string) {
+	o.t.Helper()
+	require.NoError(o.t, os.WriteFile(filepath.Join(o.dir, id+".yaml"), []byte(`
+id: `+id+`
+name: Own
+extensions: [.`+id+`]
+source: main.own
+toolchain:
+  - {name: own, commands: [`+o.prefix+`/default/bin/own], prefix: 2}
+run: ["${own}", "${entrypoint}", "${own_prefix}/bin/version"]
+version: {argv: ["${own}", -c, 'cat "$0"', "${own_prefix}/bin/version"]}
+example: echo hello
+smoke: {code: 'echo smoke', stdout: "smoke\n"}
+`+more), 0o644))
+}
+
+func (o own) open(ids ...string) *executor.Local {
+	return open(o.t, executor.Config{LanguagesDir: o.dir, Languages: ids, Slots: 1})
+}
+
+// list returns a language as it is listed, or nil.
+func list(t *testing.T, l *executor.Local, id string) *eval.Language {
+	t.Helper()
+	s, err := l.Status(t.Context())
+	require.NoError(t, err)
+	for _, have := range s.Languages {
+		if have.ID == id {
+			return &have
+		}
+	}
+	return nil
+}
+
+// says runs a program that prints which version it runs on.
+func says(t *testing.T, l *executor.Local, id, version string) string {
+	t.Helper()
+	res, err := l.Run(t.Context(), eval.Request{ID: "own", Attempt: 1, Program: eval.Program{
+		Language: id, Version: version, Code: eval.Bytes(`cat "$1"`),
+	}}, nil)
+	require.NoError(t, err)
+	require.Equal(t, eval.Accepted, res.Verdict, "%s", res.Stderr.Data)
+	require.Equal(t, strings.TrimSpace(string(res.Stdout.Data)), res.Language.Version)
+	return res.Language.Version
+}
+
+func TestARequestMayNameItsVersion(t *testing.T) {
+	o := newOwn(t)
+	o.install("default", "3.11.7")
+	o.install("old", "3.1.4")
+	o.write("own", "versions: {of: [old, none], tools: {own: ["+o.prefix+"/${version}/bin/own]}}")
+	l := o.open("own")
+	require.Equal(t, []string{"3.11.7", "3.1.4"}, list(t, l, "own").Versions)
+	for range 3 { // some of them in boxes that were ready
+		require.Equal(t, "3.11.7", says(t, l, "own", ""))
+		require.Equal(t, "3.1.4", says(t, l, "own", "3.1"))
+		require.Equal(t, "3.11.7", says(t, l, "own", "3.11"))
+	}
+	_, err := l.Run(t.Context(), eval.Request{ID: "own", Attempt: 1, Program: eval.Program{Language: "own", Version: "2", Code: eval.Bytes("x")}}, nil)
+	require.Equal(t, eval.KindInvalid, eval.KindOf(err))
+	require.ErrorContains(t, err, "3.11.7, 3.1.4")
+}
+
+func TestLanguagesFollowTheirFilesAndToolchains(t *testing.T) {
+	o := newOwn(t)
+	o.install("default", "1")
+	o.write("own", "")
+	l := o.open()
+	require.Equal(t, "1", says(t, l, "own", ""))
+	soon := func(what string, ok func() bool) {
+		t.Helper()
+		l.Reload()
+		require.Eventually(t, ok, time.Minute, 10*time.Millisecond, what)
+	}
+
+	require.Nil(t, list(t, l, "second"))
+	o.write("second", "")
+	soon("a file more", func() bool { have := list(t, l, "second"); return have != nil && have.Available })
+	require.Equal(t, "1", says(t, l, "second", ""))
+
+	// Replaced at the same place, while boxes with the old one are ready.
+	o.install("default", "2")
+	soon("a new toolchain", func() bool { return list(t, l, "own").Version == "2" && list(t, l, "second").Version == "2" })
+	for range 3 {
+		require.Equal(t, "2", says(t, l, "own", ""))
+	}
+
+	require.NoError(t, os.Remove(filepath.Join(o.dir, "second.yaml")))
+	soon("a file less", func() bool { return list(t, l, "second") == nil })
+
+	require.NoError(t, os.RemoveAll(filepath.Join(o.prefix, "default")))
+	soon("no toolchain", func() bool { have := list(t, l, "own"); return !have.Available && have.Problem != "" })
+
+	require.NoError(t, os.WriteFile(filepath.Join(o.dir, "own.yaml"), []byte("id: [\n"), 0o644))
+	soon("a broken file", func() bool {
+		s, err := l.Status(t.Context())
+		require.NoError(t, err)
+		return strings.Contains(s.LanguagesProblem, "own.yaml")
+	})
+	require.NotNil(t, list(t, l, "own"))
+}
