@@ -14,8 +14,10 @@ TOOLS   := $(ROOT)/bin/tools
 # All packages of all modules: the workspace lets one call of go reach them.
 ALL     := $(MODULES:%=./%/...)
 
-# The sandbox exists on Linux only, and so does its init.
-PROGRAMS := ./cmd/crucible $(if $(filter linux,$(shell $(GO) env GOOS)),./executor/cmd/sandbox-init)
+# The sandbox exists on Linux only, and so do its init and what its tests at level gvisor need.
+LINUX    := $(filter linux,$(shell $(GO) env GOOS))
+PROGRAMS := ./cmd/crucible $(if $(LINUX),./executor/cmd/sandbox-init)
+RUNSC    := $(if $(LINUX),$(TOOLS)/runsc)
 
 # What a target passes on, as in `make run ARGS="--listen 127.0.0.1:9000"`, `make test ARGS="-run Cancel"`.
 ARGS ?=
@@ -44,12 +46,12 @@ build: ## Build bin/crucible and, on Linux, bin/sandbox-init, both static
 ##@ Test
 
 .PHONY: test
-test: services $(TOOLS)/gotestsum ## Run the tests of every module, with the race detector
+test: services $(TOOLS)/gotestsum $(RUNSC) ## Run the tests of every module, with the race detector
 	$(TOOLS)/gotestsum --format standard-quiet -- -race -shuffle=on -timeout 20m $(ARGS) $(ALL)
 	cd tools && GOWORK=off $(GO) test ./...
 
 .PHONY: race
-race: services $(TOOLS)/gotestsum ## Run them five times over, for what goes wrong rarely (COUNT=5)
+race: services $(TOOLS)/gotestsum $(RUNSC) ## Run them five times over, for what goes wrong rarely (COUNT=5)
 	$(TOOLS)/gotestsum --format standard-quiet -- -race -shuffle=on -timeout 60m -count=$(or $(COUNT),5) $(ARGS) $(ALL)
 
 .PHONY: e2e
@@ -61,7 +63,7 @@ bench: build ## Load an embedded platform; print throughput and percentiles
 	bin/crucible bench $(ARGS)
 
 .PHONY: coverage
-coverage: services ## Measure test coverage; write coverage/
+coverage: services $(RUNSC) ## Measure test coverage; write coverage/
 	GO="$(GO)" scripts/coverage.sh $(ALL)
 
 ##@ Check
@@ -76,7 +78,7 @@ boundaries: ## Check who imports whom
 
 .PHONY: modules
 modules: ## Check that each module is tidy and builds alone
-	CGO_ENABLED=0 GO="$(GO)" scripts/modules.sh check $(MODULES) tools
+	CGO_ENABLED=0 GO="$(GO)" scripts/modules.sh check $(MODULES) tools tools/runsc
 
 .PHONY: verify
 verify: ## Check that generated files are up to date
@@ -95,14 +97,17 @@ generate: ## Write the generated files anew
 
 .PHONY: tidy
 tidy: ## Tidy every go.mod, with the same versions in all modules
-	GO="$(GO)" scripts/modules.sh tidy $(MODULES) tools
+	GO="$(GO)" scripts/modules.sh tidy $(MODULES) tools tools/runsc
 
 ##@ Set up
 
 .PHONY: deps
 deps: services ## Get what tests need: modules, tools, and Redis and PostgreSQL where possible
 	$(GO) mod download
-	$(MAKE) --no-print-directory $(TOOLS)/gotestsum $(TOOLS)/staticcheck
+	$(MAKE) --no-print-directory $(TOOLS)/gotestsum $(TOOLS)/staticcheck $(RUNSC)
+
+.PHONY: runsc
+runsc: $(RUNSC) ## Build gVisor's runsc, for the sandbox level gvisor
 
 .PHONY: services
 services:
@@ -115,4 +120,9 @@ clean: ## Remove what was built and measured
 # The pinned tools of tools/go.mod, built once and again when the pins change.
 $(TOOLS)/%: tools/go.mod tools/go.sum
 	cd tools && GOWORK=off GOBIN=$(TOOLS) $(GO) install $$(GOWORK=off $(GO) list -f '{{.ImportPath}}' tool | grep '/$*$$')
+	touch $@
+
+# gVisor, pinned in a module of its own: its dependencies are many, and none of the other tools' business.
+$(TOOLS)/runsc: tools/runsc/go.mod tools/runsc/go.sum
+	cd tools/runsc && CGO_ENABLED=0 GOWORK=off GOBIN=$(TOOLS) $(GO) install -ldflags='-s -w' gvisor.dev/gvisor/runsc
 	touch $@

@@ -31,7 +31,8 @@ type box struct {
 	control   *wire.Conn
 	pidfd     *os.File
 	pidRaw    syscall.RawConn
-	nicer     bool // see charge
+	guest     *guest // nil: the program runs on the host's kernel
+	nicer     bool   // see charge
 
 	mu     sync.Mutex
 	used   bool
@@ -159,7 +160,11 @@ func (b *box) start(ctx context.Context, request *wire.BoxRequest, setup *wire.S
 				return
 			}
 		}
-		equipped <- b.sendSetup(setup)
+		if b.r.gvisor != nil {
+			equipped <- b.sendGuest(request, setup)
+		} else {
+			equipped <- b.sendSetup(setup)
+		}
 	}()
 	pidfd, err := b.client.call(ctx, wire.KindBox, request.Encode, fds...)
 	if notEquipped := <-equipped; err == nil && notEquipped != nil {
@@ -192,11 +197,14 @@ func (b *box) makeGroup() error {
 func (b *box) sendSetup(setup *wire.Setup) error {
 	e := wire.NewEncoder(wire.KindSetup)
 	setup.Encode(e)
-	var groups []int
-	if b.group != nil {
-		groups = b.group.JoinFDs()
+	return b.control.Send(e.Bytes(), b.joinFDs()...)
+}
+
+func (b *box) joinFDs() []int {
+	if b.group == nil {
+		return nil
 	}
-	return b.control.Send(e.Bytes(), groups...)
+	return b.group.JoinFDs()
 }
 
 // kill ends every process of the box: init is one that the kernel lets no
@@ -256,6 +264,9 @@ func (b *box) end() {
 func (b *box) release() {
 	if b.control != nil {
 		_ = b.control.Close()
+	}
+	if b.guest != nil {
+		b.guest.close()
 	}
 	if b.group != nil {
 		if err := b.group.Remove(); err != nil {

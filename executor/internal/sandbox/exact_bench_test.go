@@ -16,7 +16,7 @@ import (
 // gives the median, the 99th percentile and the worst in milliseconds. 200 runs
 // of each: go test ./internal/sandbox -run '^$' -bench Exactness -benchtime 200x
 func BenchmarkExactness(b *testing.B) {
-	l := level{open(b, sandbox.Config{Level: sandbox.LevelNamespaces}), true}
+	l := level{Runtime: open(b, sandbox.Config{Level: sandbox.LevelNamespaces}), exact: true}
 	for _, c := range []struct {
 		name   string
 		limits sandbox.Limits

@@ -5,6 +5,7 @@ package sandbox_test
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -78,6 +79,7 @@ func hostState(t testing.TB) host {
 type level struct {
 	sandbox.Runtime
 	exact bool // limits by cgroups
+	guest bool // gVisor: /proc and /dev are those of its kernel
 }
 
 // eachLevel runs a test at every level.
@@ -87,11 +89,30 @@ func eachLevel(t *testing.T, test func(t *testing.T, l level)) {
 		if os.Getenv(rootlessEnv) != "" {
 			t.Skip("an ordinary user has no cgroup here")
 		}
-		test(t, level{open(t, sandbox.Config{Level: sandbox.LevelNamespaces}), true})
+		test(t, level{Runtime: open(t, sandbox.Config{Level: sandbox.LevelNamespaces}), exact: true})
 	})
 	t.Run("rlimit", func(t *testing.T) {
-		test(t, level{open(t, sandbox.Config{Level: sandbox.LevelNamespacesRlimit}), false})
+		test(t, level{Runtime: open(t, sandbox.Config{Level: sandbox.LevelNamespacesRlimit})})
 	})
+	t.Run("gvisor", func(t *testing.T) {
+		if os.Getenv(rootlessEnv) != "" {
+			t.Skip("an ordinary user has no cgroup here")
+		}
+		test(t, level{Runtime: openGVisor(t), exact: true, guest: true})
+	})
+}
+
+// openGVisor makes boxes with the runsc of PATH, or of make.
+func openGVisor(t testing.TB) sandbox.Runtime {
+	t.Helper()
+	cfg := sandbox.Config{Level: sandbox.LevelGVisor}
+	if _, err := exec.LookPath("runsc"); err != nil {
+		cfg.RunscPath = "../../../bin/tools/runsc"
+		if _, err := os.Stat(cfg.RunscPath); err != nil {
+			skip(t, "no runsc here: make runsc")
+		}
+	}
+	return open(t, cfg)
 }
 
 // outcome is a report with the output.

@@ -22,7 +22,17 @@ const (
 // openNamespaces makes a runtime of one of the two levels with namespaces, and
 // starts its launcher.
 func openNamespaces(cfg Config) (Runtime, error) {
-	r := &runtime{log: cfg.Logger, rootless: os.Geteuid() != 0, slots: newSlots(), boxes: map[*box]struct{}{}}
+	r, err := openBoxes(cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// openBoxes does it, with gVisor in each box where g is not nil. runsc is the
+// runtime's from there on, even if there is an error.
+func openBoxes(cfg Config, g *gvisor) (*runtime, error) {
+	r := &runtime{log: cfg.Logger, rootless: os.Geteuid() != 0, slots: newSlots(), boxes: map[*box]struct{}{}, gvisor: g}
 	var err error
 	if r.filter, err = filter.Build(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
@@ -30,10 +40,10 @@ func openNamespaces(cfg Config) (Runtime, error) {
 	if cfg.Level == LevelNamespaces {
 		r.groups, err = cgroup.Open()
 		if errors.Is(err, cgroup.ErrUnavailable) {
-			return nil, fmt.Errorf("%w: %w; level %s does without", ErrUnsupported, err, LevelNamespacesRlimit)
+			err = fmt.Errorf("%w: %w; level %s does without", ErrUnsupported, err, LevelNamespacesRlimit)
 		}
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, r.Close())
 		}
 	}
 	if r.exe, err = initProgram(cfg.InitPath); err == nil {
@@ -57,6 +67,7 @@ type runtime struct {
 	procRO   []string
 	groups   cgroup.Tree // nil: limits are approximated
 	slots    *slots
+	gvisor   *gvisor // nil: programs run on the host's kernel
 
 	mu         sync.Mutex
 	client     *client
@@ -129,6 +140,9 @@ func (r *runtime) Close() error {
 	}
 	if r.exe != nil {
 		err = errors.Join(err, r.exe.Close())
+	}
+	if r.gvisor != nil {
+		err = errors.Join(err, r.gvisor.runsc.Close())
 	}
 	return err
 }

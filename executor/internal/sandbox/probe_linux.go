@@ -27,7 +27,10 @@ func (r *runtime) Probe(ctx context.Context) (Isolation, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	level := Isolation{Level: LevelNamespaces}
-	if r.groups == nil {
+	switch {
+	case r.gvisor != nil:
+		level.Level = LevelGVisor
+	case r.groups == nil:
 		level.Level = LevelNamespacesRlimit
 	}
 	abuses, err := r.probeAbuse(ctx)
@@ -39,6 +42,13 @@ func (r *runtime) Probe(ctx context.Context) (Isolation, error) {
 		return Isolation{}, err
 	}
 	level.Controls = append(append(abuses, limits...), r.known()...)
+	if r.gvisor != nil {
+		kernel, err := r.probeKernel(ctx)
+		if err != nil {
+			return Isolation{}, err
+		}
+		level.Controls = append([]Control{kernel}, level.Controls...)
+	}
 	return level, nil
 }
 
@@ -116,8 +126,11 @@ func (r *runtime) probeLimits(ctx context.Context) ([]Control, error) {
 	exact := Control{State: Enforced}
 	approximated := Control{State: Approximated, Detail: "sampled and held by rlimits, without a cgroup"}
 	base := exact
-	if r.groups == nil {
+	switch {
+	case r.groups == nil:
 		base = approximated
+	case r.gvisor != nil:
+		base.Detail = "what gVisor itself uses for the program counts as the program's"
 	}
 	tries := []struct {
 		name   string

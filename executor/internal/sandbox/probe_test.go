@@ -21,6 +21,10 @@ func TestProbe(t *testing.T) {
 			states[c.Name] = c.State
 			require.NotEqual(t, sandbox.Absent, c.State, "%s: %s", c.Name, c.Detail)
 		}
+		if l.guest {
+			require.Equal(t, sandbox.LevelGVisor, isolation.Level)
+			require.Equal(t, sandbox.Enforced, states["own_kernel"])
+		}
 		want := sandbox.Enforced
 		if !l.exact {
 			want = sandbox.Approximated

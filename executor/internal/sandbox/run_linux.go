@@ -1,9 +1,11 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -60,12 +62,7 @@ type message struct {
 }
 
 func (x *run) do(ctx context.Context) (Report, error) {
-	b, l := x.b, &x.cmd.Limits
-	if b.group != nil {
-		if err := b.group.Limit(l.MemoryBytes, l.Processes); err != nil {
-			return Report{}, platform("limits", err)
-		}
-	}
+	b := x.b
 	if err := x.send(); err != nil {
 		b.kill()
 		x.finishStreams()
@@ -92,21 +89,18 @@ func (x *run) do(ctx context.Context) (Report, error) {
 	return x.report()
 }
 
-// send makes the pipes and gives init the command.
+// send makes the pipes, sets the limits and gives init the command.
 func (x *run) send() error {
+	if x.b.guest != nil {
+		x.attach(x.b.guest)
+		return nil
+	}
 	cmd, b := x.cmd, x.b
-	dir := cmd.Dir
-	if dir == "" {
-		dir = WorkDir
+	if b.group != nil {
+		if err := b.group.Limit(cmd.Limits.MemoryBytes, cmd.Limits.Processes); err != nil {
+			return err
+		}
 	}
-	c := wire.Command{Argv: cmd.Argv, Env: cmd.Env, Dir: dir, Rlimits: cmd.Limits.rlimits(b.group != nil), Path: cmd.exe}
-	if b.group == nil {
-		c.Sample, c.SampleMemory, c.SampleCPU = true, cmd.Limits.MemoryBytes, int64(cmd.Limits.CPU)
-		c.SampleProcesses = int64(cmd.Limits.Processes)
-	}
-	e := wire.NewEncoder(wire.KindCommand)
-	c.Encode(e)
-
 	var fds []int
 	defer func() { wire.CloseAll(fds) }()
 	in, err := openStdin(cmd.Stdin)
@@ -114,22 +108,45 @@ func (x *run) send() error {
 		return err
 	}
 	fds = append(fds, in)
-	overflow := func(which Limit) func() {
-		if cmd.Limits.CutOutput {
-			return nil
-		}
-		return func() { x.over <- which }
-	}
 	var fd int
-	if x.out, fd, err = newStream(cmd.Stdout, cmd.Limits.OutputBytes, overflow(LimitStdout)); err != nil {
+	if x.out, fd, err = newStream(cmd.Stdout, cmd.Limits.OutputBytes, x.overflow(LimitStdout)); err != nil {
 		return err
 	}
 	fds = append(fds, fd)
-	if x.err, fd, err = newStream(cmd.Stderr, cmd.Limits.OutputBytes, overflow(LimitStderr)); err != nil {
+	if x.err, fd, err = newStream(cmd.Stderr, cmd.Limits.OutputBytes, x.overflow(LimitStderr)); err != nil {
 		return err
 	}
 	fds = append(fds, fd)
-	return b.control.Send(e.Bytes(), fds...)
+	return b.control.Send(x.command(), fds...)
+}
+
+// command is the message for init.
+func (x *run) command() []byte {
+	cmd, b := x.cmd, x.b
+	c := wire.Command{
+		Path: cmd.exe, Argv: cmd.Argv, Env: cmd.Env, Dir: cmp.Or(cmd.Dir, WorkDir),
+		Rlimits: cmd.Limits.rlimits(b.group != nil),
+	}
+	if b.group == nil {
+		c.Sample, c.SampleMemory, c.SampleCPU = true, cmd.Limits.MemoryBytes, int64(cmd.Limits.CPU)
+	}
+	if b.group == nil || b.guest != nil {
+		c.SampleProcesses = int64(cmd.Limits.Processes)
+	}
+	if b.guest != nil {
+		c.Rlimits = slices.DeleteFunc(c.Rlimits, func(r wire.Rlimit) bool { return slices.Contains(notInGuest, r.Resource) })
+	}
+	e := wire.NewEncoder(wire.KindCommand)
+	c.Encode(e)
+	return e.Bytes()
+}
+
+// overflow is what happens when there is more output than allowed.
+func (x *run) overflow(which Limit) func() {
+	if x.cmd.Limits.CutOutput {
+		return nil
+	}
+	return func() { x.over <- which }
 }
 
 // listen decodes what init says until it says no more.
@@ -153,6 +170,9 @@ func (x *run) listen() {
 		}
 		if d.Err() != nil {
 			m = message{kind: wire.KindFatal, text: d.Err().Error()}
+		}
+		if x.b.guest != nil {
+			x.b.guest.translate(&m)
 		}
 		x.messages <- m
 		if m.kind == wire.KindEnded || m.kind == wire.KindFatal || m.started.Errno != 0 {
@@ -178,6 +198,12 @@ func (x *run) watch(ctx context.Context) error {
 				return x.initGone()
 			}
 			switch m.kind {
+			case wire.KindReady:
+				if x.b.guest != nil {
+					if err := x.release(); err != nil {
+						return err
+					}
+				}
 			case wire.KindStarted:
 				x.started = m.started
 				if m.started.Errno != 0 {
@@ -186,7 +212,7 @@ func (x *run) watch(ctx context.Context) error {
 				timer.Reset(time.Duration(m.started.At + int64(l.Wall) - monotonic()))
 				if g := x.b.group; g != nil {
 					oom = g.OOM()
-					if err := g.Seal(l.Processes); err != nil {
+					if err := g.Seal(x.b.processes(l)); err != nil {
 						return err
 					}
 					if l.CPU > 0 {
@@ -337,6 +363,9 @@ func (rep *Report) fromGroup(b *box) error {
 		return err
 	}
 	rep.CPU, rep.MemoryPeak, rep.ProcessesPeak = s.CPU, s.MemoryPeak, s.ProcessesPeak
+	if b.guest != nil {
+		rep.ProcessesPeak = 0 // the host sees gVisor's own, and not the program's
+	}
 	rep.OOMKilled = s.OOMKills > 0
 	if rep.OOMKilled && rep.Limit == LimitNone {
 		rep.Limit = LimitMemory
@@ -380,12 +409,15 @@ func (b *box) charge() {
 	if uid == 0 {
 		return
 	}
+	if b.guest == nil {
+		uid++ // the program; else all is done by the sentry, as the box's first id
+	}
 	b.nicer = !b.nicer
 	nice := boxinit.Niceness
 	if b.nicer {
 		nice++
 	}
-	_ = unix.Setpriority(unix.PRIO_USER, int(uid)+1, nice)
+	_ = unix.Setpriority(unix.PRIO_USER, int(uid), nice)
 }
 
 func monotonic() int64 {

@@ -81,7 +81,10 @@ func TestStdin(t *testing.T) {
 func TestWallLimit(t *testing.T) {
 	eachLevel(t, func(t *testing.T, l level) {
 		for _, program := range []string{"sleep", "stop"} {
-			const limit = 150 * time.Millisecond
+			limit := 150 * time.Millisecond
+			if l.guest {
+				limit = time.Second // the payload takes its time to start there
+			}
 			exact(t, limit, 0, 20*time.Millisecond, func() time.Duration {
 				o := l.run(t, nil, sandbox.Limits{Wall: limit}, "/payload", program)
 				require.Equal(t, sandbox.LimitWall, o.Limit)
@@ -110,6 +113,9 @@ func TestCPULimit(t *testing.T) {
 				require.Equal(t, sandbox.LimitCPU, o.Limit, "%+v", o.Report)
 				return o.CPU
 			})
+		}
+		if l.guest {
+			return // a program in gVisor cannot tell how much it has used on the host
 		}
 		// What a child used counts when it is dead, too.
 		exact(t, 100*time.Millisecond, margin, 60*time.Millisecond, func() time.Duration {
@@ -150,7 +156,7 @@ func TestProcessLimit(t *testing.T) {
 	eachLevel(t, func(t *testing.T, l level) {
 		o := l.run(t, nil, sandbox.Limits{Processes: 40, Wall: 300 * time.Millisecond, MemoryBytes: 4 << 30}, "/payload", "forkbomb")
 		require.Equal(t, sandbox.LimitWall, o.Limit)
-		if l.exact {
+		if l.exact && !l.guest { // the host cannot count gVisor's processes
 			require.LessOrEqual(t, o.ProcessesPeak, 41)
 			require.GreaterOrEqual(t, o.ProcessesPeak, 39)
 		}

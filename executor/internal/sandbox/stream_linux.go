@@ -29,7 +29,10 @@ type stream struct {
 	to       io.Writer
 	limit    int64
 	overflow func() // called once, at the first byte too many; nil: go on
-	done     chan struct{}
+	// held says that others than the program hold the pipe too, and close it
+	// later: it is read up to what is there when the program has ended.
+	held bool
+	done chan struct{}
 
 	// Belong to the goroutine until done is closed.
 	total int64
@@ -39,6 +42,21 @@ type stream struct {
 // newStream starts draining and returns the end for the program, which the
 // caller closes when it has sent it.
 func newStream(to io.Writer, limit int64, overflow func()) (*stream, int, error) {
+	pipe, theirs, err := outputPipe()
+	if err != nil {
+		return nil, -1, err
+	}
+	return startStream(pipe, false, to, limit, overflow), theirs, nil
+}
+
+func startStream(pipe *os.File, held bool, to io.Writer, limit int64, overflow func()) *stream {
+	s := &stream{pipe: pipe, held: held, to: to, limit: limit, overflow: overflow, done: make(chan struct{})}
+	go s.drain()
+	return s
+}
+
+// outputPipe returns our end of a pipe and the program's, which blocks.
+func outputPipe() (*os.File, int, error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		return nil, -1, fmt.Errorf("pipe: %w", err)
@@ -48,9 +66,7 @@ func newStream(to io.Writer, limit int64, overflow func()) (*stream, int, error)
 		_, _ = unix.Close(p[0]), unix.Close(p[1])
 		return nil, -1, fmt.Errorf("pipe: %w", err)
 	}
-	s := &stream{pipe: os.NewFile(uintptr(p[0]), "output"), to: to, limit: limit, overflow: overflow, done: make(chan struct{})}
-	go s.drain()
-	return s, p[1], nil
+	return os.NewFile(uintptr(p[0]), "output"), p[1], nil
 }
 
 func (s *stream) drain() {
@@ -62,6 +78,10 @@ func (s *stream) drain() {
 		if n > 0 {
 			s.take(buf[:n])
 		}
+		if s.held && errors.Is(err, os.ErrDeadlineExceeded) {
+			s.err = s.rest(buf[:])
+			return
+		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
 				s.err = fmt.Errorf("read output: %w", err)
@@ -69,6 +89,24 @@ func (s *stream) drain() {
 			return
 		}
 	}
+}
+
+// rest takes what is in the pipe and does not wait for more.
+func (s *stream) rest(buf []byte) error {
+	raw, err := s.pipe.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("read output: %w", err)
+	}
+	return raw.Control(func(fd uintptr) {
+		for {
+			n, err := unix.Read(int(fd), buf)
+			if n > 0 {
+				s.take(buf[:n])
+			} else if err != unix.EINTR {
+				return
+			}
+		}
+	})
 }
 
 func (s *stream) take(b []byte) {
@@ -87,7 +125,11 @@ func (s *stream) take(b []byte) {
 
 // finish waits for the end of the pipe.
 func (s *stream) finish() error {
-	_ = s.pipe.SetReadDeadline(time.Now().Add(drainTimeout))
+	patience := drainTimeout
+	if s.held {
+		patience = 0
+	}
+	_ = s.pipe.SetReadDeadline(time.Now().Add(patience))
 	<-s.done
 	_ = s.pipe.Close()
 	return s.err
@@ -104,19 +146,29 @@ func openStdin(from io.Reader) (int, error) {
 		}
 		return fd, nil
 	}
+	w, theirs, err := inputPipe()
+	if err != nil {
+		return -1, err
+	}
+	go feed(w, from)
+	return theirs, nil
+}
+
+// inputPipe returns our end of a pipe and the program's.
+func inputPipe() (*os.File, int, error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		return -1, fmt.Errorf("stdin: %w", err)
+		return nil, -1, fmt.Errorf("stdin: %w", err)
 	}
 	if err := unix.SetNonblock(p[1], true); err != nil {
 		_, _ = unix.Close(p[0]), unix.Close(p[1])
-		return -1, fmt.Errorf("stdin: %w", err)
+		return nil, -1, fmt.Errorf("stdin: %w", err)
 	}
-	w := os.NewFile(uintptr(p[1]), "input")
-	go func() {
-		// Ends when the input does, or with EPIPE when every reader is dead.
-		_, _ = io.Copy(w, from)
-		_ = w.Close()
-	}()
-	return p[0], nil
+	return os.NewFile(uintptr(p[1]), "input"), p[0], nil
+}
+
+// feed ends when the input does, or with EPIPE when every reader is dead.
+func feed(w *os.File, from io.Reader) {
+	_, _ = io.Copy(w, from)
+	_ = w.Close()
 }

@@ -5,6 +5,7 @@ package sandbox_test
 import (
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,6 +66,10 @@ func TestPlantedFiles(t *testing.T) {
 		require.Zero(t, o.ExitCode, o.err)
 		for _, name := range []string{"link", "root" + secret, "up" + secret, "fifo", "dir", "magic/etc/passwd", "relative", "file/x"} {
 			_, err := w.Open(name)
+			if l.guest && name == "fifo" {
+				require.ErrorIs(t, err, fs.ErrNotExist, "a pipe is in gVisor's kernel only")
+				continue
+			}
 			require.ErrorIs(t, err, sandbox.ErrNotRegular, name)
 			err = w.WriteFile(name, []byte("overwritten"), 0o644)
 			require.ErrorIs(t, err, sandbox.ErrNotRegular, name)
@@ -90,19 +95,23 @@ func TestWorkspaceList(t *testing.T) {
 		all, whole, err := w.List(1000)
 		require.NoError(t, err)
 		require.False(t, whole, "something lies deeper than a path may")
-		require.Equal(t, []sandbox.Entry{
+		want := []sandbox.Entry{
 			{Path: "a", Type: fs.ModeSymlink}, {Path: "b", Type: fs.ModeDir}, {Path: "closed", Type: fs.ModeDir}, {Path: "d", Type: fs.ModeDir},
 			{Path: "hard", Bytes: 4}, {Path: "loop", Type: fs.ModeSymlink}, {Path: "sock", Type: fs.ModeSocket},
 			{Path: "z\xff\n", Bytes: 2},
 			{Path: "b/fifo", Type: fs.ModeNamedPipe}, {Path: "b/in.txt", Bytes: 4}, {Path: "b/up", Type: fs.ModeSymlink}, {Path: "d/d", Type: fs.ModeDir},
-		}, all[:12])
+		}
+		if l.guest { // pipes and sockets are in gVisor's kernel only
+			want = slices.DeleteFunc(want, func(e sandbox.Entry) bool { return e.Type&(fs.ModeNamedPipe|fs.ModeSocket) != 0 })
+		}
+		require.Equal(t, want, all[:len(want)])
 		require.Equal(t, deep, all[len(all)-1].Path)
 
 		some, whole, err := w.List(10)
 		require.NoError(t, err)
 		require.False(t, whole)
 		require.Equal(t, all[:10], some, "what lies less deep comes first")
-		_, whole, err = w.List(8)
+		_, whole, err = w.List(len(want) - 4)
 		require.NoError(t, err)
 		require.False(t, whole, "the folders were not looked into")
 

@@ -44,7 +44,13 @@ func start(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error) {
 }
 
 func startAsUser(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error) {
-	if err := becomeUser(setup, groups); err != nil {
+	var as *syscall.Credential
+	if setup.Guest {
+		as = guestUser(setup)
+		if err := confineGuest(setup); err != nil {
+			return nil, err
+		}
+	} else if err := becomeUser(setup, groups); err != nil {
 		return nil, err
 	}
 	// Boxes yield to the platform: it must be able to look at a limit when
@@ -61,18 +67,25 @@ func startAsUser(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error
 	if err != nil {
 		return nil, err
 	}
+	if setup.Guest {
+		stdio = []int{0, 1, 2}
+	}
 	if len(stdio) != 3 {
 		return nil, fmt.Errorf("command came with %d descriptors", len(stdio))
 	}
 	if err := setRlimits(cmd.Rlimits); err != nil {
 		return nil, err
 	}
-	release, err := limitProcesses(&cmd, setup.KeepGroups)
+	limit := limitProcesses
+	if setup.Guest {
+		limit = limitGuestProcesses
+	}
+	release, err := limit(&cmd, setup.KeepGroups)
 	if err != nil {
 		return nil, err
 	}
 	started := wire.Started{At: monotonic()}
-	pid, err := spawn(&cmd, stdio)
+	pid, err := spawn(&cmd, stdio, as)
 	wire.CloseAll(stdio)
 	release(pid)
 	var errno syscall.Errno
@@ -189,9 +202,9 @@ func limitProcesses(cmd *wire.Command, sameUser bool) (release func(pid int), er
 	}, nil
 }
 
-// spawn starts the program from the calling thread and leaves everything
-// else to what that thread is.
-func spawn(cmd *wire.Command, stdio []int) (int, error) {
+// spawn starts the program from the calling thread. Who it is, if as is nil,
+// and everything else is left to what that thread is.
+func spawn(cmd *wire.Command, stdio []int, as *syscall.Credential) (int, error) {
 	path, err := lookPath(cmd)
 	if err != nil {
 		return 0, err
@@ -200,7 +213,7 @@ func spawn(cmd *wire.Command, stdio []int) (int, error) {
 		Dir:   cmd.Dir,
 		Env:   cmd.Env,
 		Files: []uintptr{uintptr(stdio[0]), uintptr(stdio[1]), uintptr(stdio[2])},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: as},
 	})
 }
 

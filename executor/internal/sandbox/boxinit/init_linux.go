@@ -39,13 +39,22 @@ func run(c *wire.Conn) error {
 	if err := harden(); err != nil {
 		return err
 	}
-	var setup wire.Setup
-	groups, err := receive(c, wire.KindSetup, &setup)
+	msg, groups, err := c.Recv()
 	if err != nil {
 		return err
 	}
-	if err := mountAll(&setup); err != nil {
+	kind, d := wire.NewDecoder(msg)
+	if kind == wire.KindGuest {
+		return becomeRunsc(d, groups)
+	}
+	var setup wire.Setup
+	if err := decode(kind, d, wire.KindSetup, &setup); err != nil {
 		return err
+	}
+	if !setup.Guest {
+		if err := mountAll(&setup); err != nil {
+			return err
+		}
 	}
 	child, err := start(c, &setup, groups)
 	if err != nil || child == nil {
@@ -62,11 +71,15 @@ func receive(c *wire.Conn, want byte, into decodable) ([]int, error) {
 		return nil, err
 	}
 	kind, d := wire.NewDecoder(msg)
+	return fds, decode(kind, d, want, into)
+}
+
+func decode(kind byte, d *wire.Decoder, want byte, into decodable) error {
 	into.Decode(d)
 	if kind != want || d.Err() != nil {
-		return nil, fmt.Errorf("init: unexpected message %d", kind)
+		return fmt.Errorf("init: unexpected message %d", kind)
 	}
-	return fds, nil
+	return nil
 }
 
 // harden makes this process deaf and unreadable before anything else runs.

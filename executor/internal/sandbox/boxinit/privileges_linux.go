@@ -17,17 +17,8 @@ const secureBits = 1<<0 | 1<<1 | 1<<6 | 1<<7
 // will be. Raw calls are meant: the syscall package would change all threads
 // of init, and init keeps its privileges.
 func becomeUser(s *wire.Setup, groups []int) error {
-	for _, fd := range groups {
-		// "0" is the writing thread. Moving oneself alone takes no lock of the
-		// whole group hierarchy, unlike moving a process.
-		if _, err := unix.Write(fd, []byte("0")); err != nil {
-			return fmt.Errorf("join cgroup: %w", err)
-		}
-	}
-	if len(groups) > 0 {
-		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-			return fmt.Errorf("cgroup namespace: %w", err)
-		}
+	if err := joinGroups(groups); err != nil {
+		return err
 	}
 	if err := dropBounding(); err != nil {
 		return err
@@ -58,6 +49,24 @@ func becomeUser(s *wire.Setup, groups []int) error {
 		return err
 	}
 	return installFilter(s.Filter)
+}
+
+// joinGroups moves the calling thread into the groups whose tasks files these
+// are, and hides what is above them.
+func joinGroups(groups []int) error {
+	for _, fd := range groups {
+		// "0" is the writing thread. Moving oneself alone takes no lock of the
+		// whole group hierarchy, unlike moving a process.
+		if _, err := unix.Write(fd, []byte("0")); err != nil {
+			return fmt.Errorf("join cgroup: %w", err)
+		}
+	}
+	if len(groups) > 0 {
+		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+			return fmt.Errorf("cgroup namespace: %w", err)
+		}
+	}
+	return nil
 }
 
 // dropBounding empties the bounding set; the first number that the kernel

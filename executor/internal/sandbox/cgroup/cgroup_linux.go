@@ -37,6 +37,9 @@ type Group interface {
 	// one more of them for a moment: Seal takes it back.
 	Limit(memory int64, processes int) error
 	Seal(processes int) error
+	// Settle leaves out of limits and account what lives in the group so far,
+	// which is the box's own and not the program's.
+	Settle() error
 	// JoinFDs are files into which a thread of the box writes "0" to enter
 	// (version 1), and FD the folder into which a process is born (version 2),
 	// else -1. They stay the group's own.

@@ -69,6 +69,9 @@ type v1Group struct {
 	max, procsPeak                file // of pids; the peak since Linux 6.8
 	usage                         file // of cpuacct
 
+	born Stats // what does not count: see Settle
+	init int   // processes and threads that do not count
+
 	event   *os.File // wakes the watcher
 	oom     chan struct{}
 	watcher chan struct{}
@@ -110,7 +113,24 @@ func (g *v1Group) JoinFDs() []int       { return g.tasks }
 func (g *v1Group) FD() int              { return -1 }
 func (g *v1Group) OOM() <-chan struct{} { return g.oom }
 
+func (g *v1Group) Settle() error {
+	var err error
+	if g.born.CPU, err = g.CPU(); err != nil {
+		return err
+	}
+	if g.born.MemoryPeak, err = readInt(g.memory, "memory.usage_in_bytes"); err != nil {
+		return err
+	}
+	n, err := readInt(g.pids, "pids.current")
+	if err != nil {
+		return err
+	}
+	g.init = int(n)
+	return g.peak.write(0)
+}
+
 func (g *v1Group) Limit(memory int64, processes int) error {
+	memory += g.born.MemoryPeak
 	if err := g.limit.write(memory); err != nil {
 		return err
 	}
@@ -122,7 +142,7 @@ func (g *v1Group) Limit(memory int64, processes int) error {
 	return g.Seal(processes + 1)
 }
 
-func (g *v1Group) Seal(processes int) error { return g.max.write(int64(processes)) }
+func (g *v1Group) Seal(processes int) error { return g.max.write(int64(processes + g.init)) }
 
 // watchOOM asks the kernel for a wake-up. The event alone says nothing: it
 // comes at removal too, and the counter decides.
@@ -165,7 +185,7 @@ func (g *v1Group) oomKills() (int, error) {
 
 func (g *v1Group) CPU() (time.Duration, error) {
 	ns, err := g.usage.readInt()
-	return time.Duration(ns), err
+	return time.Duration(ns) - g.born.CPU, err
 }
 
 func (g *v1Group) Stats() (Stats, error) {
@@ -174,15 +194,17 @@ func (g *v1Group) Stats() (Stats, error) {
 	if s.CPU, err = g.CPU(); err != nil {
 		return s, err
 	}
-	if s.MemoryPeak, err = g.peak.readInt(); err != nil {
+	peak, err := g.peak.readInt()
+	if err != nil {
 		return s, err
 	}
+	s.MemoryPeak = max(peak-g.born.MemoryPeak, 0)
 	if s.OOMKills, err = g.oomKills(); err != nil {
 		return s, err
 	}
 	if g.procsPeak.there() {
 		if peak, err := g.procsPeak.readInt(); err == nil && peak < math.MaxInt32 {
-			s.ProcessesPeak = int(peak)
+			s.ProcessesPeak = max(int(peak)-g.init, 1)
 		}
 	}
 	return s, nil

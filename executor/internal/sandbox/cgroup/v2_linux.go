@@ -115,6 +115,9 @@ func (g *v2Group) JoinFDs() []int       { return nil }
 func (g *v2Group) FD() int              { return g.fd }
 func (g *v2Group) OOM() <-chan struct{} { return nil }
 
+// Settle is a part of Limit here, as init always is in the group.
+func (g *v2Group) Settle() error { return nil }
+
 func (g *v2Group) Limit(memory int64, processes int) error {
 	if used, err := readInt(g.dir, "memory.current"); err == nil {
 		g.born.MemoryPeak = used

@@ -29,6 +29,9 @@ func Main() {
 		time.Sleep(time.Second) // where memory is sampled, be seen
 	case "processes":
 		fmt.Print(fork())
+	case "kernel":
+		version, _ := os.ReadFile("/proc/version")
+		fmt.Print(string(version))
 	case "spin":
 		for {
 			continue

@@ -8,6 +8,7 @@ const (
 	KindDropWorkspace
 	KindBox
 
+	KindGuest   // executor to init: become runsc, which starts another init inside
 	KindSetup   // executor to init: what to mount
 	KindCommand // executor to init: what to run
 	KindKill    // executor to init, where it samples: kill the program, but give the account
@@ -23,6 +24,17 @@ const (
 	InitExeFD       = 4
 	InitWorkspaceFD = 5
 )
+
+// Descriptors with which runsc is started: the control socket and the program
+// of the init inside, far from those that it got by chance.
+const (
+	GuestControlFD = 100
+	GuestExeFD     = 101
+)
+
+// GuestDir is the folder of a box in which runsc keeps its bundle and its
+// state, before gVisor's own /tmp covers it inside.
+const GuestDir = "/tmp"
 
 // First arguments by which a program knows that it was started as a part of
 // the sandbox rather than by a person.
@@ -125,20 +137,48 @@ type Setup struct {
 	UID, GID   int64    // of the program, inside
 	KeepGroups bool     // rootless: supplementary groups cannot be dropped
 	Filter     string   // struct sock_filter, raw
+	// Guest says that this init is gVisor's: everything is mounted, and the
+	// program's stdin, stdout and stderr are its own, because no descriptor can
+	// follow through the socket.
+	Guest bool
 }
 
 // Encode appends the setup.
 func (s *Setup) Encode(e *Encoder) {
 	e.String(s.WorkDir).Bool(s.Workspace).Int(s.TmpBytes).Int(s.TmpInodes)
 	e.Strings(s.ProcMask).Strings(s.ProcRO).Strings(s.Overlays)
-	e.Int(s.UID).Int(s.GID).Bool(s.KeepGroups).String(s.Filter)
+	e.Int(s.UID).Int(s.GID).Bool(s.KeepGroups).String(s.Filter).Bool(s.Guest)
 }
 
 // Decode reads what Encode wrote.
 func (s *Setup) Decode(d *Decoder) {
 	s.WorkDir, s.Workspace, s.TmpBytes, s.TmpInodes = d.String(), d.Bool(), d.Int(), d.Int()
 	s.ProcMask, s.ProcRO, s.Overlays = d.Strings(), d.Strings(), d.Strings()
-	s.UID, s.GID, s.KeepGroups, s.Filter = d.Int(), d.Int(), d.Bool(), d.String()
+	s.UID, s.GID, s.KeepGroups, s.Filter, s.Guest = d.Int(), d.Int(), d.Bool(), d.String(), d.Bool()
+}
+
+// GuestFDs is how many descriptors come with a Guest before those of its
+// groups: runsc, the program that becomes init inside, stdin, stdout, stderr.
+const GuestFDs = 5
+
+// Guest makes the first process of a box gVisor's runsc. With it travel the
+// GuestFDs, and then what travels with Setup.
+type Guest struct {
+	Setup  Setup    // what to mount around runsc
+	Args   []string // of runsc, its name first
+	Config string   // the OCI bundle's config.json
+}
+
+// Encode appends the guest.
+func (g *Guest) Encode(e *Encoder) {
+	g.Setup.Encode(e)
+	e.Strings(g.Args).String(g.Config)
+}
+
+// Decode reads what Encode wrote.
+func (g *Guest) Decode(d *Decoder) {
+	g.Setup.Decode(d)
+	g.Args, g.Config = d.Strings(), d.String()
 }
 
 // Rlimit is one resource limit, hard and soft alike.
