@@ -59,7 +59,7 @@ e2e: services build $(TOOLS)/gotestsum ## Run the end-to-end tests against the b
 	$(TOOLS)/gotestsum --format standard-quiet -- -race -count=1 -timeout 20m -tags e2e $(ARGS) ./cmd/e2e/...
 
 .PHONY: bench
-bench: build ## Load an embedded platform; print throughput and percentiles
+bench: build ## Load an embedded platform, or an executor (ARGS=--executor), beside bare processes
 	bin/crucible bench $(ARGS)
 
 .PHONY: coverage

@@ -63,12 +63,12 @@ const rounds = 4
 // Run measures. progress is told what is going on.
 func Run(ctx context.Context, api *client.Client, o Options, progress func(string)) (Figures, error) {
 	f := Figures{Concurrency: o.Concurrency, Mix: o.Programs}
-	bare, err := newBare(ctx)
+	bare, err := barePython(ctx)
 	if err != nil {
 		return f, err
 	}
 	defer bare.close()
-	f.Program = bare.interpreter
+	f.Program = bare.commands[0][0]
 
 	progress("warming up")
 	for _, name := range o.Programs {
@@ -92,36 +92,50 @@ func Run(ctx context.Context, api *client.Client, o Options, progress func(strin
 	f.Latency = Pair{Crucible: spread(ours), Bare: spread(theirs)}
 	f.Latency.Ratio = f.Latency.Crucible.P50 / f.Latency.Bare.P50
 
+	bareRun := func(int) (time.Duration, error) { return bare.run(ctx) }
+	if len(o.Programs) != 1 || o.Programs[0] != hello {
+		bareRun = nil
+	}
+	progress(fmt.Sprintf("throughput: %d at once", o.Concurrency))
+	f.Throughput, f.UnderLoad, err = rates(o.Concurrency, o.Count, bareRun, func(i int) (time.Duration, error) {
+		return evaluate(ctx, api, o.Programs[i%len(o.Programs)])
+	})
+	return f, err
+}
+
+// rates measures the throughput of both in turn, and the latency of ours
+// meanwhile. bare may be nil.
+func rates(concurrency, count int, bare, ours func(i int) (time.Duration, error)) (Rates, Spread, error) {
+	var r Rates
 	var all []time.Duration
 	var took, bareTook time.Duration
-	only := len(o.Programs) == 1 && o.Programs[0] == hello
-	each := max(o.Count/rounds, 1)
-	for round := range rounds {
-		progress(fmt.Sprintf("throughput: round %d of %d, %d at once", round+1, rounds, o.Concurrency))
-		if only {
-			_, d, err := load(o.Concurrency, each, func(int) (time.Duration, error) { return bare.run(ctx) })
+	each := max(count/rounds, 1)
+	for range rounds {
+		if bare != nil {
+			_, d, err := load(concurrency, each, bare)
 			if err != nil {
-				return f, err
+				return r, Spread{}, err
 			}
 			bareTook += d
 		}
-		times, d, err := load(o.Concurrency, each, func(i int) (time.Duration, error) {
-			return evaluate(ctx, api, o.Programs[i%len(o.Programs)])
-		})
+		times, d, err := load(concurrency, each, ours)
 		if err != nil {
-			return f, err
+			return r, Spread{}, err
 		}
 		took += d
 		all = append(all, times...)
+		time.Sleep(roundPause)
 	}
-	f.UnderLoad = spread(all)
-	f.Throughput.Crucible = float64(len(all)) / took.Seconds()
-	if only {
-		f.Throughput.Bare = float64(each*rounds) / bareTook.Seconds()
-		f.Throughput.Ratio = f.Throughput.Crucible / f.Throughput.Bare
+	r.Crucible = float64(len(all)) / took.Seconds()
+	if bare != nil {
+		r.Bare = float64(each*rounds) / bareTook.Seconds()
+		r.Ratio = r.Crucible / r.Bare
 	}
-	return f, nil
+	return r, spread(all), nil
 }
+
+// roundPause lets what a round leaves behind be tidied up before the next one.
+const roundPause = 200 * time.Millisecond
 
 // load does something n times by several at once, and returns how long each
 // took and how long all of them took.

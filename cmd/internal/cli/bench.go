@@ -12,7 +12,7 @@ import (
 	"github.com/crucible-eval/crucible/pkg/config"
 )
 
-// BenchCmd measures a platform.
+// BenchCmd measures a platform, or an executor by itself.
 type BenchCmd struct {
 	URL         string        `name:"url" placeholder:"URL" help:"Measure this API. Default: start a platform in a temporary folder."`
 	Token       config.Secret `env:"CRUCIBLE_TOKEN" nofile:"" placeholder:"KEY" help:"API key to send."`
@@ -24,13 +24,23 @@ type BenchCmd struct {
 	Count       int      `short:"n" default:"200" help:"Evaluations for the throughput."`
 	Latency     int      `default:"50" help:"Evaluations one at a time, each beside a bare python3."`
 	Mix         []string `default:"hello" help:"Programs to send in turn: bash, hello, javascript, sum. Bare processes run beside hello alone."`
-	CPUProfile  string   `name:"cpu-profile" placeholder:"FILE" type:"path" help:"Write a CPU profile of this process: of the platform too, when it is started here."`
+
+	Executor      bool          `help:"Measure an executor by itself, through its HTTP door: one is started at each --isolation."`
+	ExecutorURL   string        `name:"executor-url" placeholder:"URL" help:"Measure this executor."`
+	ExecutorToken config.Secret `name:"executor-token" env:"CRUCIBLE_SERVICE_TOKEN" nofile:"" placeholder:"TOKEN" help:"Token to send it."`
+	Programs      []string      `default:"bash,compiled,python,javascript,c" help:"Programs to post to the executor: bash (exit 0), compiled (one more run of a compiled C program), python and javascript (hello), c (compile hello and run it)."`
+	Isolation     []string      `placeholder:"LEVEL" help:"Levels of the executors that are started, one after the other. Default: the one that would be chosen."`
+
+	CPUProfile string `name:"cpu-profile" placeholder:"FILE" type:"path" help:"Write a CPU profile of this process: of the platform too, when it is started here."`
 }
 
 // Run implements a kong command.
 func (c *BenchCmd) Run(s *session) (err error) {
 	if c.Concurrency < 1 || c.Count < 1 || c.Latency < 1 {
 		return withCode{errors.New("--concurrency, --count and --latency are 1 or more"), exitUsage}
+	}
+	if c.Executor || c.ExecutorURL != "" {
+		return c.executors(s)
 	}
 	api, stop, err := c.platform(s)
 	if err != nil {
