@@ -21,6 +21,10 @@ func MaybeInit() { sandbox.MaybeInit() }
 // DefaultPatience is how long a run waits for a slot before it is refused.
 const DefaultPatience = 100 * time.Millisecond
 
+// DefaultProveEvery is how often the sandbox proves itself; it costs two tenths
+// of a second of one core.
+const DefaultProveEvery = 5 * time.Minute
+
 // Config is what Open needs. The zero value is good: it offers every language
 // that is installed, with a slot for each core.
 type Config struct {
@@ -43,6 +47,10 @@ type Config struct {
 	// MinIsolation is the weakest level to run at: Open fails below it, and
 	// never runs weaker. Empty: any that the sandbox offers.
 	MinIsolation string
+
+	// ProveEvery is how often the sandbox has to prove again what it isolates;
+	// 0: DefaultProveEvery, negative: only when a box failed.
+	ProveEvery time.Duration
 
 	// Isolation is the level to run at, and no other. Empty: the strongest of
 	// namespaces, namespaces-rlimit and landlock that this machine allows.
@@ -74,6 +82,7 @@ func (c Config) filled() (Config, error) {
 		c.Policy = &policy
 	}
 	c.Slots = cmp.Or(c.Slots, runtime.NumCPU())
+	c.ProveEvery = max(cmp.Or(c.ProveEvery, DefaultProveEvery), 0)
 	c.Patience = max(cmp.Or(c.Patience, DefaultPatience), 0)
 	if c.MemoryBytes == 0 {
 		c.MemoryBytes = machineMemory() / 4 * 3

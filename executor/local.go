@@ -1,11 +1,11 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/crucible-eval/crucible/executor/internal/guard"
 	"github.com/crucible-eval/crucible/executor/internal/lang"
 	"github.com/crucible-eval/crucible/executor/internal/run"
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
@@ -29,9 +30,7 @@ const maxID = 128
 type Local struct {
 	cfg       Config
 	log       *slog.Logger
-	boxes     sandbox.Runtime
-	isolation eval.Isolation
-	runner    *run.Runner
+	guard     *guard.Guard
 	languages *lang.Registry
 	slots     *slots.Slots
 	fence     *slots.Fence
@@ -61,8 +60,13 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *promet
 		return nil, err
 	}
 	l := &Local{cfg: cfg, log: logger, fence: slots.NewFence(), tracer: otel.Tracer("github.com/crucible-eval/crucible/executor")}
-	l.boxes, err = sandbox.Open(ctx, sandbox.Config{
-		Level: cfg.Isolation, AllowUnsafe: cfg.AllowUnsafe, RunscPath: cfg.RunscPath, InitPath: cfg.InitPath, Logger: logger,
+	l.slots = slots.New(cfg.Slots, cfg.MemoryBytes, cfg.Patience)
+	if l.metrics, err = newMetrics(registry, l.slots); err != nil {
+		return nil, fmt.Errorf("executor: %w", err)
+	}
+	l.guard, err = guard.New(ctx, guard.Options{
+		Open: l.openSandbox, Least: cfg.MinIsolation, Warm: cfg.Slots, Every: cfg.ProveEvery,
+		Idle: func() bool { return l.slots.Load().Busy == 0 }, Proven: l.metrics.proven, Logger: logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("executor: %w", err)
@@ -72,22 +76,14 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *promet
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	if err := l.prove(ctx); err != nil {
-		return nil, err
-	}
-	l.slots = slots.New(cfg.Slots, cfg.MemoryBytes, cfg.Patience)
-	if l.metrics, err = newMetrics(registry, l.slots, l.isolation); err != nil {
-		return nil, fmt.Errorf("executor: %w", err)
-	}
-	l.runner = run.New(l.boxes, l.isolation, cfg.Slots)
 	dir, remove, err := cfg.cacheDir()
 	if err != nil {
 		return nil, fmt.Errorf("executor: a folder for caches: %w", err)
 	}
 	l.cleanup = remove
 	l.languages, err = lang.Start(lang.Options{
-		Dir: cfg.LanguagesDir, Only: cfg.Languages, CacheDir: dir, Remember: true, Sandbox: l.isolation.Level,
-		Prove: l.runner.Prove, Retire: l.runner.Forget, Logger: logger,
+		Dir: cfg.LanguagesDir, Only: cfg.Languages, CacheDir: dir, Remember: true, Sandbox: l.guard.Isolation().Level,
+		Prove: l.proveLanguage, Retire: func(t *lang.Toolchain) { l.guard.Runner().Forget(t) }, Logger: logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("executor: %w", err)
@@ -101,32 +97,31 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *promet
 	return l, nil
 }
 
-// prove has the sandbox try out what it promises.
-func (l *Local) prove(ctx context.Context) error {
-	seen, err := l.boxes.Probe(ctx)
-	if err != nil {
-		return fmt.Errorf("executor: the sandbox does not hold: %w", err)
-	}
-	l.isolation = eval.Isolation{Level: seen.Level}
-	var gaps []string
-	for _, c := range seen.Controls {
-		l.isolation.Controls = append(l.isolation.Controls, eval.Control{Name: c.Name, State: string(c.State), Detail: c.Detail})
-		if c.State != sandbox.Enforced {
-			gaps = append(gaps, fmt.Sprintf("%s is %s (%s)", c.Name, c.State, c.Detail))
-		}
-	}
-	if !strongEnough(seen.Level, l.cfg.MinIsolation) {
-		return fmt.Errorf("executor: this machine offers isolation %q, and at least %q is asked for: %v", seen.Level, l.cfg.MinIsolation, gaps)
-	}
-	l.log.Info("sandbox proven", "level", seen.Level, "controls", len(seen.Controls), "gaps", gaps)
-	return nil
+// openSandbox makes a sandbox of a level, or of the configured one for "".
+func (l *Local) openSandbox(ctx context.Context, level string) (sandbox.Runtime, error) {
+	return sandbox.Open(ctx, sandbox.Config{
+		Level: cmp.Or(level, l.cfg.Isolation), AllowUnsafe: l.cfg.AllowUnsafe, RunscPath: l.cfg.RunscPath,
+		InitPath: l.cfg.InitPath, Logger: l.log,
+	})
 }
 
-// strongEnough compares levels; an empty least accepts any.
-func strongEnough(level, least string) bool {
-	levels := eval.IsolationLevels()
-	have := slices.Index(levels, level)
-	return least == "" || have >= 0 && have <= slices.Index(levels, least)
+// proveLanguage is a lang.Prove in the sandbox of the moment.
+func (l *Local) proveLanguage(ctx context.Context, t *lang.Toolchain) (lang.Proof, error) {
+	box, err := l.guard.Enter(ctx)
+	if err != nil {
+		return lang.Proof{}, err
+	}
+	defer box.Leave()
+	proof, err := box.Runner.Prove(ctx, t)
+	l.distrust(ctx, box, err)
+	return proof, err
+}
+
+// distrust has the sandbox proven again when it, and not the program, failed.
+func (l *Local) distrust(ctx context.Context, box *guard.Sandbox, err error) {
+	if ctx.Err() == nil && !errors.Is(err, run.ErrToolchain) && (errors.Is(err, sandbox.ErrPlatform) || eval.KindOf(err) == eval.KindSandbox) {
+		l.guard.Doubt(box, err)
+	}
 }
 
 // Run implements eval.Runner.
@@ -162,7 +157,13 @@ func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 	}
 	defer release()
 	l.metrics.admitted(time.Since(asked))
-	res, err := l.runner.Run(runCtx, t, program, sink)
+	box, err := l.guard.Enter(runCtx)
+	if err != nil {
+		return eval.Result{}, l.rejected(err)
+	}
+	defer box.Leave()
+	res, err := box.Runner.Run(runCtx, t, program, sink)
+	l.distrust(runCtx, box, err)
 	stopped := runCtx.Err() != nil
 	l.metrics.ended(t.ID, res, err, stopped, time.Since(began))
 	if errors.Is(err, run.ErrToolchain) {
@@ -197,8 +198,8 @@ func (l *Local) admissible(ctx context.Context, req *eval.Request) (*eval.Progra
 	if err := eval.Invalid(bad); err != nil {
 		return nil, nil, err
 	}
-	if !strongEnough(l.isolation.Level, req.MinIsolation) {
-		return nil, nil, eval.Errorf(eval.KindIsolation, "this executor isolates at level %q, and the request asks for at least %q", l.isolation.Level, req.MinIsolation)
+	if level := l.guard.Isolation().Level; !guard.StrongEnough(level, req.MinIsolation) {
+		return nil, nil, eval.Errorf(eval.KindIsolation, "this executor isolates at level %q, and the request asks for at least %q", level, req.MinIsolation)
 	}
 	t, err := l.languages.Find(ctx, spec.Language, spec.Version)
 	if err != nil {
@@ -217,7 +218,7 @@ func (l *Local) Status(context.Context) (eval.ExecutorStatus, error) {
 	languages, problem := l.languages.List()
 	return eval.ExecutorStatus{
 		Name: l.cfg.Name, Version: l.cfg.Version, Load: l.slots.Load(),
-		Isolation: l.isolation, Languages: languages, LanguagesProblem: problem,
+		Problem: l.guard.Problem(), Isolation: l.guard.Isolation(), Languages: languages, LanguagesProblem: problem,
 	}, nil
 }
 
@@ -246,6 +247,9 @@ func (l *Local) Ready(context.Context) error {
 	if l.slots.Load().Draining {
 		return errors.New("the executor is shutting down")
 	}
+	if problem := l.guard.Problem(); problem != "" {
+		return errors.New(problem)
+	}
 	return nil
 }
 
@@ -266,18 +270,13 @@ func (l *Local) Drain(ctx context.Context) {
 // is fine.
 func (l *Local) Close() error {
 	l.closing.Do(func() {
-		if l.slots != nil {
-			gone, cancel := context.WithCancel(context.Background())
-			cancel()
-			l.Drain(gone)
-		}
+		gone, cancel := context.WithCancel(context.Background())
+		cancel()
+		l.Drain(gone)
 		if l.languages != nil {
 			l.languages.Close()
 		}
-		if l.runner != nil {
-			l.runner.Close()
-		}
-		l.closed = l.boxes.Close()
+		l.closed = l.guard.Close()
 		if l.cleanup != nil {
 			l.closed = errors.Join(l.closed, l.cleanup())
 		}

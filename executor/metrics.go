@@ -16,10 +16,12 @@ type metrics struct {
 	rejections *prometheus.CounterVec
 	waited     prometheus.Histogram
 	overhead   prometheus.Histogram
+	control    *prometheus.GaugeVec
+	proofs     prometheus.Counter
 }
 
 // newMetrics registers the executor's metrics; a nil registry gets none.
-func newMetrics(reg *prometheus.Registry, s *slots.Slots, isolation eval.Isolation) (*metrics, error) {
+func newMetrics(reg *prometheus.Registry, s *slots.Slots) (*metrics, error) {
 	m := &metrics{
 		runs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "crucible_executor_runs_total",
@@ -38,25 +40,25 @@ func newMetrics(reg *prometheus.Registry, s *slots.Slots, isolation eval.Isolati
 			Help:    "Time of a run beyond that of the program and its compiler: boxes, files, accounting.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
+		control: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "crucible_executor_isolation_control", Help: "What the sandbox enforces; 1 for the state that a control has.",
+		}, []string{"level", "control", "state"}),
+		proofs: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "crucible_executor_sandbox_proofs_total", Help: "How often the sandbox has proven what it isolates.",
+		}),
 	}
 	load := func(name, help string, of func(eval.Load) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return of(s.Load()) })
 	}
 	all := []prometheus.Collector{
-		m.runs, m.rejections, m.waited, m.overhead,
+		m.runs, m.rejections, m.waited, m.overhead, m.control, m.proofs,
 		load("crucible_executor_slots", "Runs that are possible at once.", func(l eval.Load) float64 { return float64(l.Slots) }),
 		load("crucible_executor_busy_slots", "Runs under way.", func(l eval.Load) float64 { return float64(l.Busy) }),
 		load("crucible_executor_waiting_runs", "Runs in line for a slot.", func(l eval.Load) float64 { return float64(l.Waiting) }),
 		load("crucible_executor_memory_bytes", "Memory for all runs together; 0: not counted.", func(l eval.Load) float64 { return float64(l.MemoryBytes) }),
 		load("crucible_executor_reserved_memory_bytes", "Memory promised to the runs under way.", func(l eval.Load) float64 { return float64(l.ReservedBytes) }),
 	}
-	control := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "crucible_executor_isolation_control", Help: "What the sandbox enforces; 1 for the state that a control has.",
-	}, []string{"level", "control", "state"})
-	for _, c := range isolation.Controls {
-		control.WithLabelValues(isolation.Level, c.Name, c.State).Set(1)
-	}
-	return m, register(reg, append(all, control))
+	return m, register(reg, all)
 }
 
 // languageGauges tell how the languages are.
@@ -85,6 +87,15 @@ func register(reg *prometheus.Registry, all []prometheus.Collector) error {
 		}
 	}
 	return nil
+}
+
+// proven shows what the sandbox enforces now.
+func (m *metrics) proven(i eval.Isolation) {
+	m.proofs.Inc()
+	m.control.Reset()
+	for _, c := range i.Controls {
+		m.control.WithLabelValues(i.Level, c.Name, c.State).Set(1)
+	}
 }
 
 // admitted counts a run that was taken on, and how long it had waited.

@@ -49,18 +49,19 @@ type Token struct {
 
 // Sandbox is how programs run.
 type Sandbox struct {
-	Slots        int    `group:"Execution" env:"CRUCIBLE_SLOTS" default:"0" help:"How many programs run at once. 0: one for each CPU."`
-	Isolation    string `group:"Execution" env:"CRUCIBLE_ISOLATION" default:"" placeholder:"LEVEL" help:"Run at this level and no other: gvisor, namespaces, namespaces-rlimit, landlock, or none. Default: the strongest of the middle three that this machine allows."`
-	AllowUnsafe  bool   `group:"Execution" env:"CRUCIBLE_ALLOW_UNSAFE" help:"Let --isolation=none run programs with nothing between them and this machine."`
-	Runsc        string `group:"Execution" env:"CRUCIBLE_RUNSC" default:"" placeholder:"FILE" help:"gVisor's program, for --isolation=gvisor. Default: runsc beside crucible or in PATH."`
-	MinIsolation string `group:"Execution" env:"CRUCIBLE_MIN_ISOLATION" default:"" placeholder:"LEVEL" help:"Refuse to start in a sandbox weaker than this: gvisor, namespaces, namespaces-rlimit or landlock."`
-	LanguagesDir string `group:"Execution" env:"CRUCIBLE_LANGUAGES_DIR" default:"" placeholder:"DIR" help:"Folder with language files (YAML) that are added to the built-in ones."`
+	Slots        int           `group:"Execution" env:"CRUCIBLE_SLOTS" default:"0" help:"How many programs run at once. 0: one for each CPU."`
+	Isolation    string        `group:"Execution" env:"CRUCIBLE_ISOLATION" default:"" placeholder:"LEVEL" help:"Run at this level and no other: gvisor, namespaces, namespaces-rlimit, landlock, or none. Default: the strongest of the middle three that this machine allows."`
+	AllowUnsafe  bool          `group:"Execution" env:"CRUCIBLE_ALLOW_UNSAFE" help:"Let --isolation=none run programs with nothing between them and this machine."`
+	Runsc        string        `group:"Execution" env:"CRUCIBLE_RUNSC" default:"" placeholder:"FILE" help:"gVisor's program, for --isolation=gvisor. Default: runsc beside crucible or in PATH."`
+	MinIsolation string        `group:"Execution" env:"CRUCIBLE_MIN_ISOLATION" default:"" placeholder:"LEVEL" help:"Refuse to start in a sandbox weaker than this: gvisor, namespaces, namespaces-rlimit or landlock."`
+	ProveEvery   time.Duration `group:"Execution" env:"CRUCIBLE_PROVE_EVERY" default:"5m" help:"How often the sandbox proves again what it isolates, while nothing runs. Negative: only when a box failed."`
+	LanguagesDir string        `group:"Execution" env:"CRUCIBLE_LANGUAGES_DIR" default:"" placeholder:"DIR" help:"Folder with language files (YAML) that are added to the built-in ones."`
 }
 
 // Executor returns the settings as an executor takes them.
 func (s Sandbox) Executor() executor.Config {
 	return executor.Config{
-		Slots: s.Slots, LanguagesDir: s.LanguagesDir,
+		Slots: s.Slots, LanguagesDir: s.LanguagesDir, ProveEvery: s.ProveEvery,
 		Isolation: s.Isolation, AllowUnsafe: s.AllowUnsafe, RunscPath: s.Runsc, MinIsolation: s.MinIsolation,
 	}
 }

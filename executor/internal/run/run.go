@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/crucible-eval/crucible/executor/internal/lang"
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
@@ -17,7 +18,7 @@ import (
 // Runner runs programs in boxes of one runtime.
 type Runner struct {
 	boxes     sandbox.Runtime
-	isolation eval.Isolation
+	isolation atomic.Pointer[eval.Isolation]
 	shelf     *shelf
 }
 
@@ -25,7 +26,15 @@ type Runner struct {
 // It keeps up to warm boxes ready for each kind of program that is run often.
 // It must be closed before the runtime.
 func New(boxes sandbox.Runtime, isolation eval.Isolation, warm int) *Runner {
-	return &Runner{boxes, isolation.Brief(), newShelf(boxes, warm)}
+	r := &Runner{boxes: boxes, shelf: newShelf(boxes, warm)}
+	r.SetIsolation(isolation)
+	return r
+}
+
+// SetIsolation says what later results ran with.
+func (r *Runner) SetIsolation(isolation eval.Isolation) {
+	brief := isolation.Brief()
+	r.isolation.Store(&brief)
 }
 
 // Close gives back the boxes that are ready.
@@ -87,7 +96,7 @@ func (j *job) silent() bool {
 }
 
 func (j *job) attempt(ctx context.Context) error {
-	j.result = eval.Result{Language: eval.LanguageRef{ID: j.lang.ID, Version: j.lang.Version}, Isolation: j.isolation}
+	j.result = eval.Result{Language: eval.LanguageRef{ID: j.lang.ID, Version: j.lang.Version}, Isolation: *j.isolation.Load()}
 	if j.lang.Compile == nil && len(j.program.Tests) == 0 {
 		first, err := j.begin(ctx, j.runKind(), nil)
 		if err != nil {

@@ -3,17 +3,24 @@ package sandbox
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
 // Host ids of boxes lie above everything that distributions and container
 // managers hand out (which ends at 1,879,048,191), each executor having a block
-// of its own by its process id, so that two executors do not share ids.
+// of its own by its process id, so that two executors do not share ids. A
+// sandbox that takes another's place in one process, while the last boxes of
+// that one are still there, takes the next block: eight of them fit below 2^32.
 const (
 	firstHostUID  = 1_900_000_000
 	slotsPerBlock = 1024
 	idsPerSlot    = 2 // init and the program
 	blocks        = 65_536
+	generations   = 8
 )
+
+// generation counts the sandboxes of this process.
+var generation atomic.Int64
 
 // slots lends pairs of host ids: never the same to two boxes or workspaces
 // that live at once, except to a workspace and its boxes.
@@ -25,7 +32,8 @@ type slots struct {
 }
 
 func newSlots() *slots {
-	return &slots{base: firstHostUID + int64(os.Getpid()%blocks)*slotsPerBlock*idsPerSlot}
+	block := int64(os.Getpid()%blocks) + (generation.Add(1)-1)%generations*blocks
+	return &slots{base: firstHostUID + block*slotsPerBlock*idsPerSlot}
 }
 
 // take returns the first id of a free pair, or false when all are taken.
