@@ -21,7 +21,7 @@ import (
 const (
 	// patience is how long a run waits while a sandbox in doubt is proven again,
 	// which takes a tenth of a second as a rule.
-	patience = 3 * time.Second
+	patience = 10 * time.Second
 	// proofTimeout bounds one proof, the start of a new sandbox included.
 	proofTimeout = 30 * time.Second
 	// Bounds of the pause between tries to get a sandbox that holds.
