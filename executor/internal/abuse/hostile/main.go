@@ -35,8 +35,8 @@ func merge(all ...map[string]program) map[string]program {
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "hostile NAME [ARGUMENT...]; hostile list")
-		os.Exit(2)
+		fmt.Println("usage: hostile NAME [ARGUMENT...]; hostile list")
+		return
 	}
 	switch name := os.Args[1]; name {
 	case "version":

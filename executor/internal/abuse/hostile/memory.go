@@ -171,10 +171,11 @@ var memory = map[string]program{
 			breach("a gigabyte was mapped from a smaller file system")
 		}
 	},
-	// A shield against the host's killer of processes.
+	// A shield against the host's killer of processes. Back to what the executor
+	// has is possible, and no shield.
 	"oom-score": func([]string) {
 		for _, file := range []string{"oom_score_adj", "oom_adj"} {
-			for _, value := range []string{"-1000", "-999", "0"} {
+			for _, value := range []string{"-1000", "-999", "-17", "-1"} {
 				if os.WriteFile("/proc/self/"+file, []byte(value), 0) == nil {
 					breach("%s is %s", file, value)
 				}

@@ -49,8 +49,8 @@ var processes = map[string]program{
 	"thread-bomb": func([]string) {
 		for {
 			go func() {
-				runtime.LockOSThread()
-				forever()
+				runtime.LockOSThread() // its thread is nobody else's
+				time.Sleep(time.Hour)
 			}()
 			runtime.Gosched()
 		}

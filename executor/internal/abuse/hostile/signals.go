@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"strconv"
 	"syscall"
 
@@ -75,12 +76,13 @@ var signals = map[string]program{
 	},
 	// Signals that wait are kernel memory.
 	"queue-signals": func([]string) {
+		runtime.LockOSThread()
 		block()
 		var info [128]byte
 		for sig := range 1 << 20 {
 			info[8] = 0xff // SI_QUEUE
 			info[9], info[10], info[11] = 0xff, 0xff, 0xff
-			_, e := call(unix.SYS_RT_SIGQUEUEINFO, uintptr(os.Getpid()), uintptr(34+sig%30), pointer(&info))
+			_, e := call(unix.SYS_RT_TGSIGQUEUEINFO, uintptr(os.Getpid()), uintptr(unix.Gettid()), uintptr(34+sig%30), pointer(&info))
 			if e != 0 {
 				if e != syscall.EAGAIN {
 					breach("%v", e)

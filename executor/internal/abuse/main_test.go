@@ -1,0 +1,78 @@
+//go:build linux
+
+package abuse_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/crucible-eval/crucible/executor"
+	"github.com/crucible-eval/crucible/executor/internal/abuse"
+)
+
+// made is what the tests build once: the programs for the boxes, as they are
+// shipped rather than with the race detector, and a folder of languages.
+var made struct {
+	dir, hostile, init, languages string
+}
+
+func TestMain(m *testing.M) {
+	executor.MaybeInit()
+	if err := build(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		_ = os.RemoveAll(made.dir)
+		os.Exit(1)
+	}
+	// What executors look for in their environment and must not pass on.
+	_ = os.Setenv("CRUCIBLE_SECRET", strings.Join(abuse.Secret[:], "-"))
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(made.dir)
+		os.Exit(code)
+	}))
+}
+
+func build() error {
+	// Not in /tmp, where boxes have a file system of their own, and readable for
+	// the users of boxes.
+	var err error
+	if made.dir, err = os.MkdirTemp("/var/tmp", "crucible-abuse-"); err != nil {
+		return err
+	}
+	made.hostile, made.init = filepath.Join(made.dir, "hostile"), filepath.Join(made.dir, "sandbox-init")
+	made.languages = filepath.Join(made.dir, "languages")
+	if err := os.Chmod(made.dir, 0o755); err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "build", "-o", made.dir+"/", "./hostile", "../../cmd/sandbox-init")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the programs for the boxes: %w\n%s", err, out)
+	}
+	if err := os.CopyFS(made.languages, os.DirFS("testdata/languages")); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(made.languages, "hostile.yaml"), fmt.Appendf(nil, `
+id: %s
+name: Hostile
+source: main.txt
+binds: [%q]
+run: [%[2]q]
+env:
+  # Forks of a Go program have one thread, and nobody to collect their garbage.
+  GOGC: "off"
+  GOMAXPROCS: "1"
+  GODEBUG: asyncpreemptoff=1
+version:
+  argv: [%[2]q, version]
+example: "-"
+smoke:
+  code: "-"
+  stdout: "usage: hostile NAME [ARGUMENT...]; hostile list\n"
+`, abuse.Hostile, made.hostile), 0o644)
+}
