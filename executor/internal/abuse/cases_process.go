@@ -81,7 +81,7 @@ func signalCases() []Case {
 		{Name: "own SIGXCPU", Does: "ends by the signal of a CPU limit", Program: hostile(ordinary, "raise", "24"), Want: signalled("SIGXCPU")},
 		{Name: "own real-time signal", Does: "ends by signal 40", Program: hostile(ordinary, "raise", "40"), Want: Promise{Outcomes: []Outcome{{eval.RuntimeError, eval.CauseSignal, ""}}}},
 		{Name: "queued signals", Does: "queues signals that wait for ever", Program: hostile(ordinary, "queue-signals"), Want: refused},
-		{Name: "timers", Does: "creates timers of a microsecond until they are refused", Program: hostile(eval.Limits{WallMS: 2000}, "hoard-timers"), Want: refused.or(byWall, byCPU)},
+		{Name: "timers", Does: "creates timers of a microsecond until they are refused", Program: hostile(eval.Limits{WallMS: 500}, "hoard-timers"), Want: refused.or(byWall, byCPU)},
 		{
 			Name: "limits and priorities", Does: "raises its own limits and priority, and asks for real time",
 			Program: hostile(ordinary, "raise-limits"), Want: refused,

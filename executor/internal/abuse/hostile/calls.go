@@ -238,6 +238,13 @@ func forbidden() map[string][]uintptr {
 		"pidfd_getfd":       {unix.SYS_PIDFD_GETFD, 0, 0, 0},
 		"setuid":            {unix.SYS_SETUID, 0},
 		"setgroups":         {unix.SYS_SETGROUPS, 0, 0},
+		"inotify_init1":     {unix.SYS_INOTIFY_INIT1, 0},
+		"io_setup":          {unix.SYS_IO_SETUP, 1 << 12, pointer(new(uint64))},
+		"sync":              {unix.SYS_SYNC},
+		"syncfs":            {unix.SYS_SYNCFS, 0},
+		"statmount":         {457, 0, 0, 0, 0},
+		"listmount":         {458, 0, 0, 0, 0},
+		"open_tree_attr":    {467, 0, tmp, 0, 0, 0},
 		"vhangup":           {unix.SYS_VHANGUP},
 		"lookup_dcookie":    {unix.SYS_LOOKUP_DCOOKIE, 0, 0, 0},
 	}

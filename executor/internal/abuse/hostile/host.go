@@ -304,7 +304,7 @@ var pathOfI = text("/w/i")
 func zeroAddresses(name string, b []byte) bool {
 	switch name {
 	case "/proc/kallsyms", "/proc/modules", "/proc/iomem", "/proc/ioports":
-		return bytes.Contains(b, []byte("00000000"))
+		return bytes.Contains(b, []byte("00000000")) || bytes.Contains(b, []byte("0000-0000"))
 	case "/proc/key-users", "/proc/keys":
 		return false
 	}

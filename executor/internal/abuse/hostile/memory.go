@@ -142,7 +142,9 @@ var memory = map[string]program{
 				breach("memory poisoned by advice %d", advice)
 			}
 		}
-		_ = unix.Madvise(b, unix.MADV_MERGEABLE)
+		if unix.Madvise(b, unix.MADV_MERGEABLE) == nil {
+			breach("memory is merged with that of others")
+		}
 	},
 	// A mapping of a file that is larger than its file system.
 	"mmap-sparse": func([]string) {

@@ -34,6 +34,11 @@ var eperm = []string{
 	// Other processes' memory and descriptors.
 	"ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "pidfd_getfd", "kcmp", "memfd_secret",
 	"move_pages", "migrate_pages", "mbind", "set_mempolicy", "set_mempolicy_home_node",
+	// Counted for the whole host, whoever asks: one box would take the others' and
+	// the host's share. Watches also see who opens a file that all boxes share.
+	"inotify_init", "inotify_init1", "io_setup",
+	// Writes back every file system of the host.
+	"sync", "syncfs",
 	// A program has one filter, ours; listeners and logs of its own are not for here.
 	"seccomp",
 }
@@ -80,7 +85,9 @@ func Build() (string, error) {
 	// Typing into a terminal, and into the console's selection.
 	head = append(head, denyWord(unix.SYS_IOCTL, 1, unix.TIOCSTI, unix.TIOCLINUX, unix.TIOCCONS)...)
 	// Filters by the older door, and the layout of one's own memory map.
-	head = append(head, denyWord(unix.SYS_PRCTL, 0, unix.PR_SET_SECCOMP, unix.PR_SET_MM)...)
+	// Merging equal pages with those of others tells by its timing what they hold.
+	head = append(head, denyWord(unix.SYS_PRCTL, 0, unix.PR_SET_SECCOMP, unix.PR_SET_MM, prSetMemoryMerge)...)
+	head = append(head, denyWord(unix.SYS_MADVISE, 2, unix.MADV_MERGEABLE)...)
 	program = append(head, program...)
 	raw, err := bpf.Assemble(program)
 	if err != nil {
@@ -94,6 +101,9 @@ func Build() (string, error) {
 	}
 	return string(b), nil
 }
+
+// prSetMemoryMerge is PR_SET_MEMORY_MERGE of linux/prctl.h, since Linux 6.4.
+const prSetMemoryMerge = 67
 
 func errno(e unix.Errno) seccomp.Action { return seccomp.ActionErrno | seccomp.Action(e) }
 
