@@ -10,6 +10,7 @@ import (
 func memoryCases() []Case {
 	small := eval.Limits{WallMS: 10_000, MemoryBytes: 48 << 20}
 	const outside = "memory that belongs to no process is not seen where no cgroup counts it; its quota bounds it"
+	const buffers = "what waits in sockets belongs to no process; descriptors x processes x the host's net.core.wmem_max bound it"
 	return []Case{
 		{Name: "memory bomb", Does: "takes and touches memory for ever", Program: hostile(small, "memory"), Want: byMemory},
 		{
@@ -48,7 +49,7 @@ func memoryCases() []Case {
 		},
 		{Name: "OOM score", Does: "shields itself from the host's OOM killer", Program: hostile(ordinary, "oom-score"), Want: refused},
 		{Name: "pipes", Does: "fills as many pipes as it can, a megabyte each", Program: hostile(small, "hoard-pipes"), Want: refused.or(byMemory)},
-		{Name: "socket buffers", Does: "fills as many sockets as it can", Program: hostile(small, "hoard-sockets"), Want: refused.or(byMemory)},
+		{Name: "socket buffers", Does: "fills as many sockets as it can", Program: hostile(small, "hoard-sockets"), Want: refused.or(byMemory), Least: "namespaces", Open: buffers},
 		{Name: "sockets in flight", Does: "sends sockets through themselves and closes them", Program: hostile(small, "socket-loop"), Want: refused.or(byMemory)},
 		{Name: "descriptors of the kernel", Does: "hoards eventfd, timerfd, epoll, inotify, pidfd, signalfd", Program: hostile(ordinary, "hoard-descriptors"), Want: refused},
 		{Name: "watches", Does: "watches as many folders as it can make", Program: hostile(ordinary, "hoard-watches"), Want: refused},

@@ -34,7 +34,7 @@ func openNamespaces(cfg Config) (Runtime, error) {
 func openBoxes(cfg Config, g *gvisor) (*runtime, error) {
 	r := &runtime{log: cfg.Logger, rootless: os.Geteuid() != 0, slots: newSlots(), boxes: map[*box]struct{}{}, gvisor: g}
 	var err error
-	if r.filter, err = filter.Build(); err != nil {
+	if r.filter, err = filter.Build(cfg.Level == LevelNamespaces); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
 	if cfg.Level == LevelNamespaces {

@@ -104,12 +104,13 @@ var calls = map[string]program{
 	"storms": func([]string) {
 		end := time.Now().Add(100 * time.Millisecond)
 		b := make([]byte, 1<<16)
+		var area [8]uint64 // the kernel writes to it
 		for time.Now().Before(end) {
 			for _, cmd := range []uintptr{1, 2, 8, 16, 32, 64, 128} {
 				_, _ = call(unix.SYS_MEMBARRIER, cmd, 0, 0)
 			}
 			_, _ = unix.Getrandom(b, 0)
-			_, _ = call(unix.SYS_RSEQ, pointer(&b[0]), 32, 0, 0)
+			_, _ = call(unix.SYS_RSEQ, pointer(&area), 32, 0, 0)
 			_, _ = call(unix.SYS_SCHED_YIELD)
 			var set unix.CPUSet
 			set.Set(0)

@@ -2,6 +2,7 @@ package boxinit
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,9 +51,8 @@ func (s *sampler) loop() {
 	defer close(s.done)
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
-	page := int64(os.Getpagesize())
 	for {
-		bytes, cpu, procs := sampleAll(page)
+		bytes, cpu, procs := sampleAll(s.limitBytes)
 		s.peakBytes, s.peakProcs = max(s.peakBytes, bytes), max(s.peakProcs, procs)
 		switch {
 		case s.ended != wire.SampledNothing:
@@ -72,25 +72,21 @@ func (s *sampler) loop() {
 	}
 }
 
-// sampleAll sums over every process of the box except this one: anonymous
-// memory in bytes, CPU time in nanoseconds, and their number.
-func sampleAll(page int64) (bytes, cpu, procs int64) {
+// sampleAll sums over every process of the box except this one: memory in
+// bytes, CPU time in nanoseconds, and their number. Pages that processes share
+// count for each, unless the sum is above limit: then it is taken again, with
+// care, because that costs a walk through all page tables.
+func sampleAll(limit int64) (bytes, cpu, procs int64) {
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return 0, 0, 0
 	}
 	names, _ := dir.Readdirnames(-1)
 	_ = dir.Close()
+	names = slices.DeleteFunc(names, func(name string) bool { return name[0] < '0' || name[0] > '9' || name == "1" })
 	for _, name := range names {
-		if name[0] < '0' || name[0] > '9' || name == "1" {
-			continue
-		}
-		procs++
-		if statm, err := os.ReadFile("/proc/" + name + "/statm"); err == nil {
-			if f := strings.Fields(string(statm)); len(f) > 2 {
-				bytes += (number(f[1]) - number(f[2])) * page
-			}
-		}
+		held, _ := sum("/proc/"+name+"/status", inProcess, inTables)
+		bytes += held
 		if stat, err := os.ReadFile("/proc/" + name + "/stat"); err == nil {
 			// The name in parentheses may hold anything: fields count from after it.
 			text := string(stat)
@@ -100,11 +96,49 @@ func sampleAll(page int64) (bytes, cpu, procs int64) {
 		}
 		cpu += cpuClock(number(name))
 	}
+	if limit > 0 && bytes > limit {
+		bytes = 0
+		for _, name := range names {
+			held, ok := sum("/proc/"+name+"/smaps_rollup", inShares)
+			if !ok {
+				held, _ = sum("/proc/"+name+"/status", inProcess)
+			}
+			tables, _ := sum("/proc/"+name+"/status", inTables)
+			bytes += held + tables
+		}
+	}
 	var usage unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_CHILDREN, &usage) == nil {
 		cpu += usage.Utime.Nano() + usage.Stime.Nano()
 	}
-	return bytes, cpu, procs
+	return bytes, cpu, int64(len(names))
+}
+
+// Lines of /proc/PID/status and smaps_rollup: what a process holds, its share
+// of that, and what the kernel needs to know where it is. Pages of files are
+// not counted, except those of memory that is a file.
+var (
+	inProcess = []string{"RssAnon", "RssShmem", "VmSwap"}
+	inShares  = []string{"Pss_Anon", "Pss_Shmem", "SwapPss"}
+	inTables  = []string{"VmPTE"}
+)
+
+// sum adds up lines of a file of the form "Key:   123 kB", in bytes. A
+// program's name, which is in there too, has no line end of its own.
+func sum(file string, keys ...[]string) (bytes int64, ok bool) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(text)) {
+		key, rest, _ := strings.Cut(line, ":")
+		for _, list := range keys {
+			if slices.Contains(list, key) {
+				bytes += number(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB"))) << 10
+			}
+		}
+	}
+	return bytes, true
 }
 
 // cpuClock is what a process used, in nanoseconds, where its stat file has it

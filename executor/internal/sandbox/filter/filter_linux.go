@@ -8,6 +8,7 @@ package filter
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
@@ -47,6 +48,10 @@ var eperm = []string{
 // whose arguments a filter can see, as they do for clone3.
 var enosys = []string{"clone3"}
 
+// uncounted are answered with ENOSYS where no cgroup counts memory: what they
+// make belongs to no process, and so nobody would see it.
+var uncounted = []string{"memfd_create", "shmget"}
+
 // newNamespaces are the flags of clone by which namespaces are made.
 const newNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
 	unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
@@ -56,17 +61,21 @@ const newNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID 
 var families = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6}
 
 // Build returns the filter as the kernel takes it: an array of struct
-// sock_filter.
-func Build() (string, error) {
+// sock_filter. counted says that a cgroup counts the memory of the box.
+func Build(counted bool) (string, error) {
 	info, err := arch.GetInfo("")
 	if err != nil {
 		return "", fmt.Errorf("seccomp: %w", err)
+	}
+	missing := enosys
+	if !counted {
+		missing = slices.Concat(enosys, uncounted)
 	}
 	policy := seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
 		Syscalls: []seccomp.SyscallGroup{
 			{Action: errno(unix.EPERM), Names: known(info, eperm)},
-			{Action: errno(unix.ENOSYS), Names: known(info, enosys)},
+			{Action: errno(unix.ENOSYS), Names: known(info, missing)},
 			{Action: errno(unix.EPERM), NamesWithCondtions: arguments()},
 			{Action: errno(unix.EAFNOSUPPORT), NamesWithCondtions: sockets("socket", "socketpair")},
 		},
