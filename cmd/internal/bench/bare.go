@@ -38,7 +38,7 @@ func (b *bare) write(name, content string) error {
 
 // environ is what programs find in a box. The caller's own may make a bare
 // process slow: more certificates for Node to read, say.
-var environ = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8"}
+var environ = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "SHELL=/bin/sh", "LC_CTYPE=C.UTF-8"}
 
 func (b *bare) run(ctx context.Context) (time.Duration, error) {
 	dir := b.dir

@@ -106,7 +106,10 @@ func (t *Toolchain) VersionCommand() []string { return expand(t.Definition.Versi
 func (t *Toolchain) Environ(program map[string]string) []string {
 	env := map[string]string{
 		"PATH": t.path, "HOME": sandbox.WorkDir, "PWD": sandbox.WorkDir, "TMPDIR": "/tmp",
-		"LANG": "C.UTF-8", "USER": "sandbox", "LOGNAME": "sandbox",
+		"USER": "sandbox", "LOGNAME": "sandbox", "SHELL": "/bin/sh",
+		// Text is UTF-8. LANG would say so too, but has every shell and
+		// interpreter read a dozen more files, which say what C says.
+		"LC_CTYPE": "C.UTF-8",
 	}
 	maps.Copy(env, t.Env)
 	maps.Copy(env, program)
