@@ -103,7 +103,7 @@ func TestValidateNamesEachWrongField(t *testing.T) {
 		"tags[0]":             func(s *eval.Spec) { s.Tags = []string{""} },
 		"args[0]":             func(s *eval.Spec) { s.Args = []string{"a\x00"} },
 		`env["A=B"]`:          func(s *eval.Spec) { s.Env = map[string]string{"A=B": "c"} },
-		"tests[0].checker":    func(s *eval.Spec) { s.Tests = []eval.Test{{Checker: "hope"}} },
+		"tests[0].checker":    func(s *eval.Spec) { s.Tests = []eval.Test{{Checker: eval.Checker{Type: "hope"}}} },
 		"min_isolation":       func(s *eval.Spec) { s.MinIsolation = "prayer" },
 		"run_at":              func(s *eval.Spec) { at := start.AddDate(5, 0, 0); s.RunAt = &at },
 		`files["../x"]`: func(s *eval.Spec) {

@@ -29,6 +29,12 @@ type Policy struct {
 	MaxProgramBytes   int64 // code, files, stdin and tests together
 	MaxTests          int
 	MaxFiles          int
+	MaxTestsWall      time.Duration // all tests of a program and their checkers, by their limits
+
+	MaxArtifacts      int   // files that come back
+	MaxArtifactBytes  int64 // each of them
+	MaxArtifactsBytes int64 // all together
+
 	// MaxRunAhead bounds run_at.
 	MaxRunAhead time.Duration
 }
@@ -44,7 +50,13 @@ func DefaultPolicy() Policy {
 		MaxProgramBytes: 4 * mib,
 		MaxTests:        200,
 		MaxFiles:        200,
-		MaxRunAhead:     30 * 24 * time.Hour,
+		MaxTestsWall:    2 * time.Hour,
+
+		MaxArtifacts:      100,
+		MaxArtifactBytes:  16 * mib,
+		MaxArtifactsBytes: 64 * mib,
+
+		MaxRunAhead: 30 * 24 * time.Hour,
 	}
 }
 
@@ -69,17 +81,20 @@ func limitFields() []limitField {
 // lies outside the policy. What is granted is exactly what was asked for:
 // nothing is clamped in silence. When cpu_ms is left out it follows wall_ms,
 // so that a longer wall limit is not cut short by the default CPU limit.
-func (p Policy) Grant(asked Limits) (Limits, []FieldError) {
+func (p Policy) Grant(asked Limits) (Limits, []FieldError) { return p.grant(asked, p.Default) }
+
+// grant is Grant with defaults of its own.
+func (p Policy) grant(asked, defaults Limits) (Limits, []FieldError) {
 	granted := asked
-	if granted.CPUMS == 0 && granted.WallMS > p.Default.WallMS {
-		granted.CPUMS = min(granted.WallMS, p.Max.CPUMS)
+	if granted.CPUMS == 0 && granted.WallMS > defaults.WallMS {
+		granted.CPUMS = max(min(granted.WallMS, p.Max.CPUMS), defaults.CPUMS)
 	}
 	var bad []FieldError
 	for _, f := range limitFields() {
 		v, least, most := f.of(&granted), *f.of(&p.Min), *f.of(&p.Max)
 		switch {
 		case *v == 0:
-			*v = *f.of(&p.Default)
+			*v = *f.of(&defaults)
 		case *v < least || *v > most:
 			bad = append(bad, FieldError{"limits." + f.name, fmt.Sprintf("is %d; this server grants %d to %d", *v, least, most)})
 		}

@@ -17,8 +17,12 @@ type Result struct {
 	Explanation string       `json:"explanation,omitempty"`
 	Compile     *Phase       `json:"compile,omitempty"` // languages that are compiled
 	Tests       []TestResult `json:"tests,omitempty"`   // one for each test, in order
-	Language    LanguageRef  `json:"language"`          // what really ran it
-	Isolation   Isolation    `json:"isolation"`         // what was enforced
+	Artifacts   []Artifact   `json:"artifacts,omitempty"`
+	// ArtifactsCut says that there were more artifacts, or more files to look
+	// at, than the server grants.
+	ArtifactsCut bool        `json:"artifacts_cut,omitempty"`
+	Language     LanguageRef `json:"language"`  // what really ran it
+	Isolation    Isolation   `json:"isolation"` // what was enforced
 }
 
 // Usage is how one run ended and what it used. With tests, a result's usage
@@ -45,10 +49,14 @@ type TestResult struct {
 	Name    string  `json:"name,omitempty"`
 	Verdict Verdict `json:"verdict"`
 	Cause   Cause   `json:"cause,omitempty"`
+	Message string  `json:"message,omitempty"` // what its checker says; at most MaxMessage bytes
 	Usage
 	Stdout Stream `json:"stdout"`
 	Stderr Stream `json:"stderr"`
 }
+
+// MaxMessage bounds what a checker program may say of a test.
+const MaxMessage = 4 << 10
 
 // LanguageRef names the language that ran, and the version found.
 type LanguageRef struct {
@@ -137,11 +145,12 @@ func (s Stream) summary() Stream { s.Data = nil; return s }
 
 func (r Result) summary() *Result {
 	r.Stdout, r.Stderr = r.Stdout.summary(), r.Stderr.summary()
-	r.Tests, r.Compile, r.Isolation.Controls = nil, nil, nil
+	r.Tests, r.Compile, r.Isolation.Controls, r.Artifacts = nil, nil, nil, nil
 	return &r
 }
 
-// Streams returns every stream in the result, to be read or replaced.
+// Streams returns every stream in the result, those of artifacts included, to
+// be read or replaced.
 func (r *Result) Streams() []*Stream {
 	all := []*Stream{&r.Stdout, &r.Stderr}
 	if r.Compile != nil {
@@ -149,6 +158,11 @@ func (r *Result) Streams() []*Stream {
 	}
 	for i := range r.Tests {
 		all = append(all, &r.Tests[i].Stdout, &r.Tests[i].Stderr)
+	}
+	for i := range r.Artifacts {
+		if r.Artifacts[i].Error == "" {
+			all = append(all, &r.Artifacts[i].Content)
+		}
 	}
 	return all
 }

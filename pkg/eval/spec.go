@@ -19,6 +19,17 @@ type Program struct {
 	Env        map[string]string `json:"env,omitempty"`
 	Limits     Limits            `json:"limits,omitzero"` // zero fields take the server's defaults
 	Tests      []Test            `json:"tests,omitempty"` // when there are any, the program runs once per test
+
+	// Of tests: what checks those that do not say; whether those after the
+	// first failure are skipped; and how many may run at once, where the
+	// executor has slots that nobody else waits for (0 is 1).
+	Checker       Checker `json:"checker,omitzero"`
+	StopOnFailure bool    `json:"stop_on_failure,omitempty"`
+	Parallel      int     `json:"parallel,omitempty"`
+
+	// Artifacts are the files to bring back from the work folder when the
+	// program has ended. Not together with tests.
+	Artifacts []Pattern `json:"artifacts,omitempty"`
 	// MinIsolation refuses a run (503) in a sandbox weaker than this level.
 	MinIsolation string `json:"min_isolation,omitempty"`
 }
@@ -29,21 +40,37 @@ type Test struct {
 	Name           string   `json:"name,omitempty"`
 	Stdin          Bytes    `json:"stdin,omitempty"`
 	Args           []string `json:"args,omitempty"`            // in place of the program's
-	ExpectedStdout *Bytes   `json:"expected_stdout,omitempty"` // nil: only the exit code counts
-	Checker        Checker  `json:"checker,omitempty"`         // default: lines
+	ExpectedStdout *Bytes   `json:"expected_stdout,omitempty"` // nil: only the exit code counts, and what a checker program says
+	Checker        Checker  `json:"checker,omitzero"`          // default: the program's, or lines
+	Limits         Limits   `json:"limits,omitzero"`           // zero: the program's; zero fields take the program's
 }
 
-// Checker names how a test's stdout is compared with the expected one.
-type Checker string
+// MaxParallel bounds Program.Parallel.
+const MaxParallel = 64
 
-const (
-	CheckExact  Checker = "exact"  // byte for byte
-	CheckLines  Checker = "lines"  // line by line; white space at line ends and empty lines at the end do not count
-	CheckTokens Checker = "tokens" // the words between white space
-)
+// LimitsOf returns the limits of a test: its own, or the program's.
+func (p Program) LimitsOf(t Test) Limits {
+	if t.Limits != (Limits{}) {
+		return t.Limits
+	}
+	return p.Limits
+}
 
-// Checkers lists every checker.
-func Checkers() []Checker { return []Checker{CheckExact, CheckLines, CheckTokens} }
+// Longest is how long the program may run at most, with all of its tests one
+// after another and their checkers; without what is compiled.
+func (p Program) Longest() time.Duration {
+	if len(p.Tests) == 0 {
+		return p.Limits.Wall()
+	}
+	var sum time.Duration
+	for _, t := range p.Tests {
+		sum += p.LimitsOf(t).Wall()
+		if c := p.CheckerOf(t); c.Type == CheckProgram {
+			sum += c.Limits.Wall()
+		}
+	}
+	return sum
+}
 
 // Spec is what a client asks for: a program, and how to treat it.
 type Spec struct {

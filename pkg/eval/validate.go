@@ -32,14 +32,9 @@ func (p Policy) Validate(s Spec, now time.Time, known func(string) (Language, bo
 		bad = append(bad, FieldError{field, fmt.Sprintf(format, args...)})
 	}
 
-	switch lang, ok := lookup(known, s.Language); {
-	case s.Language == "":
-		wrong("language", "is required")
-	case !ok:
-		wrong("language", "%q is not known here; GET /api/v1/languages lists what is", clip(s.Language))
-	case !lang.Offered():
-		wrong("language", "%q is not available here: %s", lang.ID, lang.Problem)
-	default:
+	if lang, problem := resolve(known, s.Language); problem != "" {
+		wrong("language", "%s", problem)
+	} else {
 		s.Language = lang.ID
 		// What is not known yet is for the executor to decide.
 		if _, ok := MatchVersion(lang.Versions, s.Version); s.Version != "" && !ok && len(lang.Versions) > 0 {
@@ -59,6 +54,7 @@ func (p Policy) Validate(s Spec, now time.Time, known func(string) (Language, bo
 	granted, limits := p.Grant(s.Limits)
 	s.Limits = granted
 	bad = append(bad, limits...)
+	s.Program = p.grantTests(s.Program, known, wrong)
 
 	if s.Priority == "" {
 		s.Priority = PriorityDefault
@@ -88,40 +84,37 @@ func ValidateProgram(p Program) []FieldError {
 	if len(p.Version) > MaxVersion || !utf8.ValidString(p.Version) || strings.ContainsFunc(p.Version, unicode.IsControl) {
 		wrong("version", "must have at most %d bytes and no control characters", MaxVersion)
 	}
-	switch {
-	case len(p.Code) == 0 && len(p.Files) == 0:
-		wrong("code", "is empty; give code, or files with an entrypoint")
-	case len(p.Code) > 0 && len(p.Files) > 0:
-		wrong("files", "cannot be given together with code")
-	case len(p.Files) > 1 && p.Entrypoint == "":
-		wrong("entrypoint", "is required when there are several files")
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.Files)) {
-		if problem := CheckPath(name); problem != "" {
-			wrong("files["+fmt.Sprintf("%q", clip(name))+"]", "%s", problem)
-		}
-	}
-	if p.Entrypoint != "" {
-		if _, ok := p.Files[p.Entrypoint]; !ok {
-			wrong("entrypoint", "%q is not one of files", clip(p.Entrypoint))
-		}
-	}
+	validateCode("", p.Code, p.Files, p.Entrypoint, wrong)
 	validateArgs("args", p.Args, wrong)
 	validateEnv(p.Env, wrong)
-	for i, t := range p.Tests {
-		at := fmt.Sprintf("tests[%d]", i)
-		validateArgs(at+".args", t.Args, wrong)
-		if t.Checker != "" && !slices.Contains(Checkers(), t.Checker) {
-			wrong(at+".checker", "%q is not one of %s", clip(string(t.Checker)), join(Checkers()))
-		}
-		if len(t.Name) > 128 {
-			wrong(at+".name", "has %d bytes; at most 128 are accepted", len(t.Name))
-		}
-	}
+	p.validateTests(wrong)
+	p.validateArtifacts(wrong)
 	if p.MinIsolation != "" && !slices.Contains(IsolationLevels(), p.MinIsolation) {
 		wrong("min_isolation", "%q is not one of %s", clip(p.MinIsolation), strings.Join(IsolationLevels(), ", "))
 	}
 	return bad
+}
+
+// validateCode checks a program's text. at stands in front of its fields.
+func validateCode(at string, code Bytes, files map[string]Bytes, entrypoint string, wrong func(string, string, ...any)) {
+	switch {
+	case len(code) == 0 && len(files) == 0:
+		wrong(at+"code", "is empty; give code, or files with an entrypoint")
+	case len(code) > 0 && len(files) > 0:
+		wrong(at+"files", "cannot be given together with code")
+	case len(files) > 1 && entrypoint == "":
+		wrong(at+"entrypoint", "is required when there are several files")
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if problem := CheckPath(name); problem != "" {
+			wrong(fmt.Sprintf("%sfiles[%q]", at, clip(name)), "%s", problem)
+		}
+	}
+	if entrypoint != "" {
+		if _, ok := files[entrypoint]; !ok {
+			wrong(at+"entrypoint", "%q is not one of files", clip(entrypoint))
+		}
+	}
 }
 
 // CheckPath says what is wrong with the path of a file in a program, or "".
@@ -190,17 +183,37 @@ func validateTags(tags []string, wrong func(string, string, ...any)) {
 
 // size counts the bytes that a program brings.
 func (p Program) size() int64 {
-	n := len(p.Code) + len(p.Stdin)
-	for name, content := range p.Files {
-		n += len(name) + len(content)
-	}
+	n := textSize(p.Code, p.Files) + len(p.Stdin) + textSize(p.Checker.Code, p.Checker.Files)
 	for _, t := range p.Tests {
+		n += textSize(t.Checker.Code, t.Checker.Files)
 		n += len(t.Stdin)
 		if t.ExpectedStdout != nil {
 			n += len(*t.ExpectedStdout)
 		}
 	}
 	return int64(n)
+}
+
+func textSize(code Bytes, files map[string]Bytes) int {
+	n := len(code)
+	for name, content := range files {
+		n += len(name) + len(content)
+	}
+	return n
+}
+
+// resolve finds a language, or says what is wrong with the name.
+func resolve(known func(string) (Language, bool), name string) (found Language, problem string) {
+	switch lang, ok := lookup(known, name); {
+	case name == "":
+		return lang, "is required"
+	case !ok:
+		return lang, fmt.Sprintf("%q is not known here; GET /api/v1/languages lists what is", clip(name))
+	case !lang.Offered():
+		return lang, fmt.Sprintf("%q is not available here: %s", lang.ID, lang.Problem)
+	default:
+		return lang, ""
+	}
 }
 
 func lookup(known func(string) (Language, bool), name string) (Language, bool) {

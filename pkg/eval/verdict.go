@@ -14,11 +14,16 @@ const (
 	TimeLimit    Verdict = "time_limit"    // wall or CPU time used up
 	MemoryLimit  Verdict = "memory_limit"  // the kernel's OOM counter says so
 	OutputLimit  Verdict = "output_limit"  // a stream exceeded its limit
+	// CheckerError: a test's checker program failed, so that nobody knows
+	// whether the output is right. The cause is the checker's.
+	CheckerError Verdict = "checker_error"
+	// Skipped: the test was not run. It is a test's only, and no evaluation's.
+	Skipped Verdict = "skipped"
 )
 
-// Verdicts lists every verdict.
+// Verdicts lists every verdict of an evaluation.
 func Verdicts() []Verdict {
-	return []Verdict{Accepted, WrongAnswer, CompileError, RuntimeError, TimeLimit, MemoryLimit, OutputLimit}
+	return []Verdict{Accepted, WrongAnswer, CompileError, RuntimeError, TimeLimit, MemoryLimit, OutputLimit, CheckerError}
 }
 
 // Valid reports whether v is one of [Verdicts].

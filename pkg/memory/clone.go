@@ -22,10 +22,8 @@ func clone(e eval.Evaluation) eval.Evaluation {
 func cloneSpec(s eval.Spec) eval.Spec {
 	s.Code, s.Stdin = slices.Clone(s.Code), slices.Clone(s.Stdin)
 	s.Args, s.Tags = slices.Clone(s.Args), slices.Clone(s.Tags)
-	s.Env, s.Files = maps.Clone(s.Env), maps.Clone(s.Files)
-	for name, content := range s.Files {
-		s.Files[name] = slices.Clone(content)
-	}
+	s.Env, s.Files, s.Artifacts = maps.Clone(s.Env), cloneFiles(s.Files), slices.Clone(s.Artifacts)
+	s.Checker = cloneChecker(s.Checker)
 	s.RunAt = clonePointer(s.RunAt)
 	s.Tests = slices.Clone(s.Tests)
 	for i := range s.Tests {
@@ -35,8 +33,22 @@ func cloneSpec(s eval.Spec) eval.Spec {
 			want := slices.Clone(*t.ExpectedStdout)
 			t.ExpectedStdout = &want
 		}
+		t.Checker = cloneChecker(t.Checker)
 	}
 	return s
+}
+
+func cloneChecker(c eval.Checker) eval.Checker {
+	c.Code, c.Files = slices.Clone(c.Code), cloneFiles(c.Files)
+	return c
+}
+
+func cloneFiles(files map[string]eval.Bytes) map[string]eval.Bytes {
+	files = maps.Clone(files)
+	for name, content := range files {
+		files[name] = slices.Clone(content)
+	}
+	return files
 }
 
 func cloneResult(from *eval.Result) *eval.Result {
@@ -46,7 +58,7 @@ func cloneResult(from *eval.Result) *eval.Result {
 	r := *from
 	r.ExitCode = clonePointer(r.ExitCode)
 	r.Isolation.Controls = slices.Clone(r.Isolation.Controls)
-	r.Tests = slices.Clone(r.Tests)
+	r.Tests, r.Artifacts = slices.Clone(r.Tests), slices.Clone(r.Artifacts)
 	for i := range r.Tests {
 		r.Tests[i].ExitCode = clonePointer(r.Tests[i].ExitCode)
 	}

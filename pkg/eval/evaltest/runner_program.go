@@ -92,7 +92,7 @@ func (r runner) tests(t *testing.T) {
 	})
 	t.Run("checkers", func(t *testing.T) {
 		for _, c := range []struct {
-			checker  eval.Checker
+			checker  eval.CheckerType
 			out, say string
 			want     eval.Verdict
 		}{
@@ -109,7 +109,7 @@ func (r runner) tests(t *testing.T) {
 			{eval.CheckTokens, "a b c", "a b", eval.WrongAnswer},
 		} {
 			req := request("bash", "cat")
-			req.Tests = []eval.Test{{Stdin: eval.Bytes(c.out), ExpectedStdout: expect(c.say), Checker: c.checker}}
+			req.Tests = []eval.Test{{Stdin: eval.Bytes(c.out), ExpectedStdout: expect(c.say), Checker: eval.Checker{Type: c.checker}}}
 			require.Equal(t, c.want, r.run(t, req).Verdict, "%+v", c)
 		}
 	})

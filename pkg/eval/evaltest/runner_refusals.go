@@ -39,7 +39,7 @@ func (r runner) refusals(t *testing.T) {
 		{"bad env", func(q *eval.Request) { q.Env = map[string]string{"A=B": "c"} }, "env"},
 		{"negative limit", func(q *eval.Request) { q.Limits.WallMS = -1 }, "limits.wall_ms"},
 		{"absurd limit", func(q *eval.Request) { q.Limits.MemoryBytes = math.MaxInt64 }, "limits.memory_bytes"},
-		{"unknown checker", func(q *eval.Request) { q.Tests = []eval.Test{{Checker: "psychic"}} }, "tests[0].checker"},
+		{"unknown checker", func(q *eval.Request) { q.Tests = []eval.Test{{Checker: eval.Checker{Type: "psychic"}}} }, "tests[0].checker"},
 		{"unknown isolation", func(q *eval.Request) { q.MinIsolation = "perfect" }, "min_isolation"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
