@@ -141,17 +141,19 @@ func (l *Local) Run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 
 func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEvent)) (eval.Result, error) {
 	began := time.Now()
-	program, t, err := l.admissible(ctx, &req)
+	task, err := l.admissible(ctx, &req)
 	if err != nil {
 		return eval.Result{}, l.rejected(err)
 	}
+	task.Sink = sink
 	runCtx, pass, err := l.fence.Enter(ctx, req.ID, req.Attempt)
 	if err != nil {
 		return eval.Result{}, l.rejected(err)
 	}
 	defer pass.Leave()
 	asked := time.Now()
-	release, err := l.slots.Take(runCtx, want(program, t))
+	room := want(task)
+	release, err := l.slots.Take(runCtx, room)
 	if err != nil {
 		return eval.Result{}, l.rejected(err)
 	}
@@ -162,32 +164,45 @@ func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 		return eval.Result{}, l.rejected(err)
 	}
 	defer box.Leave()
-	res, err := box.Runner.Run(runCtx, t, program, sink)
+	task.Spare = func() func() { return l.slots.TryTake(room) }
+	res, err := box.Runner.Run(runCtx, task)
 	l.distrust(runCtx, box, err)
 	stopped := runCtx.Err() != nil
-	l.metrics.ended(t.ID, res, err, stopped, time.Since(began))
+	l.metrics.ended(task.Language.ID, res, err, stopped, time.Since(began))
 	if errors.Is(err, run.ErrToolchain) {
-		l.languages.Recheck(t)
+		l.languages.Recheck(task.Language)
+		for _, checker := range task.Languages {
+			l.languages.Recheck(checker)
+		}
 	}
 	if err != nil && !stopped && eval.KindOf(err) != eval.KindInvalid {
-		l.log.Error("run failed", "id", req.ID, "attempt", req.Attempt, "language", t.ID, "err", err)
+		l.log.Error("run failed", "id", req.ID, "attempt", req.Attempt, "language", task.Language.ID, "err", err)
 	}
 	return res, err
 }
 
 // want is what a run needs of the executor: the phases follow one another, so
-// the memory is that of the larger.
-func want(p *eval.Program, t *lang.Toolchain) slots.Want {
-	w := slots.Want{Memory: p.Limits.MemoryBytes, Longest: p.Limits.Wall() * time.Duration(max(len(p.Tests), 1))}
-	if t.Compile != nil {
-		w.Memory = max(w.Memory, t.Compile.Limits.MemoryBytes)
-		w.Longest += t.Compile.Limits.Wall()
+// the memory is that of the largest.
+func want(t run.Task) slots.Want {
+	w := slots.Want{Memory: t.Program.Limits.MemoryBytes, Longest: t.Program.Longest()}
+	compiled := func(t *lang.Toolchain) {
+		if t.Compile != nil {
+			w.Memory = max(w.Memory, t.Compile.Limits.MemoryBytes)
+			w.Longest += t.Compile.Limits.Wall()
+		}
+	}
+	compiled(t.Language)
+	for _, test := range t.Program.Tests {
+		w.Memory = max(w.Memory, t.Program.LimitsOf(test).MemoryBytes, t.Program.CheckerOf(test).Limits.MemoryBytes)
+	}
+	for _, checker := range t.Languages {
+		compiled(checker)
 	}
 	return w
 }
 
 // admissible checks a request as if nobody had before.
-func (l *Local) admissible(ctx context.Context, req *eval.Request) (*eval.Program, *lang.Toolchain, error) {
+func (l *Local) admissible(ctx context.Context, req *eval.Request) (task run.Task, err error) {
 	spec, bad := l.cfg.Policy.Validate(eval.Spec{Program: req.Program}, time.Now(), nil)
 	if req.ID == "" || len(req.ID) > maxID {
 		bad = append(bad, eval.FieldError{Field: "id", Message: fmt.Sprintf("must have 1 to %d bytes", maxID)})
@@ -196,16 +211,23 @@ func (l *Local) admissible(ctx context.Context, req *eval.Request) (*eval.Progra
 		bad = append(bad, eval.FieldError{Field: "attempt", Message: "must be 1 or more"})
 	}
 	if err := eval.Invalid(bad); err != nil {
-		return nil, nil, err
+		return task, err
 	}
 	if level := l.guard.Isolation().Level; !guard.StrongEnough(level, req.MinIsolation) {
-		return nil, nil, eval.Errorf(eval.KindIsolation, "this executor isolates at level %q, and the request asks for at least %q", level, req.MinIsolation)
+		return task, eval.Errorf(eval.KindIsolation, "this executor isolates at level %q, and the request asks for at least %q", level, req.MinIsolation)
 	}
-	t, err := l.languages.Find(ctx, spec.Language, spec.Version)
-	if err != nil {
-		return nil, nil, err
+	task = run.Task{Program: &spec.Program, Policy: l.cfg.Policy, Languages: map[string]*lang.Toolchain{}}
+	if task.Language, err = l.languages.Find(ctx, spec.Language, spec.Version); err != nil {
+		return task, err
 	}
-	return &spec.Program, t, nil
+	for _, t := range spec.Tests {
+		if c := spec.CheckerOf(t); c.Type == eval.CheckProgram && task.Languages[c.Language] == nil {
+			if task.Languages[c.Language], err = l.languages.Find(ctx, c.Language, ""); err != nil {
+				return task, err
+			}
+		}
+	}
+	return task, nil
 }
 
 func (l *Local) rejected(err error) error {

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"regexp/syntax"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -63,8 +65,12 @@ func CheckerTypes() []CheckerType {
 	return []CheckerType{CheckExact, CheckLines, CheckTokens, CheckFloats, CheckRegex, CheckJSON, CheckProgram}
 }
 
-// Bounds on what is compared outside of any box.
+// Bounds of checkers.
 const (
+	// MaxCheckerPrograms is how many different ones one request may have: each
+	// is compiled.
+	MaxCheckerPrograms = 8
+
 	MaxRegexBytes = 4 << 10 // of an expression
 	MaxRegexSize  = 10_000  // elements of it, with repetitions written out
 	MaxJSONBytes  = 1 << 20 // of each of the two values
@@ -76,6 +82,15 @@ func (c Checker) IsZero() bool { return c.Type == "" && c.bare() }
 // bare reports whether the type is all there is.
 func (c Checker) bare() bool {
 	return c.Absolute == 0 && c.Relative == 0 && c.Language == "" && c.Code == nil && c.Files == nil && c.Entrypoint == "" && c.Limits == Limits{}
+}
+
+// Key is the same for checkers that are the same.
+func (c Checker) Key() string {
+	raw, err := c.MarshalJSON()
+	if err != nil { // a tolerance that JSON does not have
+		return err.Error()
+	}
+	return string(raw)
 }
 
 type checkerJSON Checker
@@ -152,6 +167,11 @@ func (c Checker) validate(at string, wrong func(string, string, ...any)) {
 			wrong(at+".language", "is required")
 		}
 		validateCode(at+".", c.Code, c.Files, c.Entrypoint, wrong)
+		for _, name := range slices.Sorted(maps.Keys(c.Files)) {
+			if top, _, _ := strings.Cut(name, "/"); top == "input" || top == "expected" || top == "feedback" {
+				wrong(fmt.Sprintf("%s.files[%q]", at, clip(name)), "is where a checker finds its test")
+			}
+		}
 		return
 	}
 	foreign := func(name string, there bool) {
@@ -244,7 +264,16 @@ func (p Program) validateTests(wrong func(string, string, ...any)) {
 		idle("parallel", p.Parallel != 0)
 		return
 	}
-	p.checkers(func(at string, c *Checker) { c.validate(at, wrong) })
+	programs := map[string]bool{}
+	p.checkers(func(at string, c *Checker) {
+		c.validate(at, wrong)
+		if c.Type == CheckProgram {
+			programs[c.Key()] = true
+		}
+	})
+	if len(programs) > MaxCheckerPrograms {
+		wrong("tests", "have %d different checker programs; at most %d are accepted", len(programs), MaxCheckerPrograms)
+	}
 	if p.Parallel < 0 || p.Parallel > MaxParallel {
 		wrong("parallel", "is %d; it must be 1 to %d", p.Parallel, MaxParallel)
 	}

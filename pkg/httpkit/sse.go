@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 const (
 	HeartbeatEvery  = 15 * time.Second // a comment, so that proxies keep the stream open
 	sseWriteTimeout = 10 * time.Second // for a reader that does not read
+	ssePiece        = 256 << 10        // what it has to read in that time
 )
 
 // Stream is a response of server-sent events. It is used by one goroutine.
@@ -57,10 +59,12 @@ func (s *Stream) Send(id, event string, data []byte) error {
 func (s *Stream) Heartbeat() error { return s.write([]byte(": alive\n\n")) }
 
 func (s *Stream) write(p []byte) error {
-	// Not every writer knows deadlines (a test's recorder does not).
-	_ = s.rc.SetWriteDeadline(time.Now().Add(sseWriteTimeout))
-	if _, err := s.w.Write(p); err != nil {
-		return err
+	for piece := range slices.Chunk(p, ssePiece) {
+		// Not every writer knows deadlines (a test's recorder does not).
+		_ = s.rc.SetWriteDeadline(time.Now().Add(sseWriteTimeout))
+		if _, err := s.w.Write(piece); err != nil {
+			return err
+		}
 	}
 	return s.flush()
 }

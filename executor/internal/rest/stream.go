@@ -23,11 +23,13 @@ func (h *handler) stream(c echo.Context, req eval.Request) error {
 	s := &stream{c: c, cut: cut}
 	stop := s.heartbeats(remote.RunHeartbeat)
 	res, err := h.executor.Run(ctx, req, s.event)
-	stop()
 	if err != nil && !s.opened() {
+		stop()
 		return err
 	}
-	s.finish(res, err)
+	raw := s.encode(finished(res, err)) // a large one takes a while
+	stop()
+	s.write(eval.RunFinished, raw)
 	return nil
 }
 
@@ -62,16 +64,22 @@ func (s *stream) do(write func(*httpkit.Stream) error) {
 	}
 }
 
-func (s *stream) send(event eval.RunEventType, data any) {
+func (s *stream) encode(data any) []byte {
 	raw, err := json.Marshal(data)
 	if err != nil {
 		s.cut(err)
-		return
 	}
-	s.do(func(to *httpkit.Stream) error { return to.Send("", string(event), raw) })
+	return raw
 }
 
-func (s *stream) event(e eval.RunEvent) { s.send(e.Type, e) }
+// write sends an event, unless it could not be encoded.
+func (s *stream) write(event eval.RunEventType, raw []byte) {
+	if raw != nil {
+		s.do(func(to *httpkit.Stream) error { return to.Send("", string(event), raw) })
+	}
+}
+
+func (s *stream) event(e eval.RunEvent) { s.write(e.Type, s.encode(e)) }
 
 // heartbeats keep a quiet stream alive until the function returned is called.
 func (s *stream) heartbeats(every time.Duration) (stop func()) {
@@ -92,14 +100,14 @@ func (s *stream) heartbeats(every time.Duration) (stop func()) {
 	return func() { close(done); beating.Wait() }
 }
 
-// finish sends the last event. The streams of a run without tests went
-// before, so that only their lengths go with it.
-func (s *stream) finish(res eval.Result, err error) {
+// finished is the last event. The streams of a run without tests went before,
+// so that only their lengths go with it.
+func finished(res eval.Result, err error) remote.FinishedRun {
 	last := remote.FinishedRun{Type: eval.RunFinished, At: time.Now(), Result: &res}
 	res.Stdout.Data, res.Stderr.Data = nil, nil
 	if err != nil {
 		p := problem.From(err)
 		last.Error = &p
 	}
-	s.send(eval.RunFinished, last)
+	return last
 }

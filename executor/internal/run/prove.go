@@ -26,7 +26,7 @@ func (r *Runner) Prove(ctx context.Context, t *lang.Toolchain) (lang.Proof, erro
 		return lang.Proof{}, err
 	}
 	p := &eval.Program{Language: t.ID, Code: eval.Bytes(t.Smoke.Code), Stdin: eval.Bytes(t.Smoke.Stdin), Limits: proveLimits}
-	res, err := r.run(ctx, t, p, nil, true)
+	res, err := r.Run(ctx, Task{Language: t, Program: p, Cold: true})
 	switch {
 	case err != nil:
 		return lang.Proof{}, fmt.Errorf("its smoke test could not run: %w", err)

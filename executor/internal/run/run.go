@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -48,38 +49,54 @@ func (r *Runner) Forget(t *lang.Toolchain) { r.shelf.forget(t) }
 // not be started: it may be gone.
 var ErrToolchain = errors.New("the toolchain could not be started")
 
+// Task is a program to run.
+type Task struct {
+	Language  *lang.Toolchain
+	Program   *eval.Program              // valid, with its limits granted
+	Languages map[string]*lang.Toolchain // of checker programs, by id
+	Sink      func(eval.RunEvent)        // may be nil
+	// Spare takes a slot that nobody else needs, for a test beside another, and
+	// returns what gives it back, or nil. It may be nil: there is none.
+	Spare  func() (release func())
+	Policy *eval.Policy // bounds artifacts
+	Cold   bool         // takes nothing from the shelf, and puts nothing on it
+}
+
 // job is one program on its way.
 type job struct {
 	*Runner
+	task    Task
 	lang    *lang.Toolchain
 	program *eval.Program
 	source  lang.Source
-	env     []string            // of runs
-	sink    func(eval.RunEvent) // may be nil
+	env     []string // of runs
 	result  eval.Result
 
-	cold, warm bool // take nothing from the shelf; something was taken
-	started    bool // the sink knows
+	cold    bool        // take nothing from the shelf
+	warm    atomic.Bool // something was taken
+	started bool        // the sink knows
 }
 
-// Run takes a program, valid and with its limits granted, through its phases.
-// What the program does is in the result. When ctx ends it returns what there
-// is so far and an error that wraps ctx's cause. KindInvalid: the program can
-// never run. KindSandbox: a box failed.
-func (r *Runner) Run(ctx context.Context, t *lang.Toolchain, p *eval.Program, sink func(eval.RunEvent)) (eval.Result, error) {
-	return r.run(ctx, t, p, sink, false)
+func (r *Runner) newJob(t Task) (*job, error) {
+	source, err := t.Language.Layout(t.Program)
+	if err != nil {
+		return nil, err
+	}
+	source.MemoryBytes = t.Program.Limits.MemoryBytes
+	return &job{Runner: r, task: t, lang: t.Language, program: t.Program, source: source, env: t.Language.Environ(t.Program.Env), cold: t.Cold}, nil
 }
 
-// run does so; cold ones take nothing from the shelf, and put nothing on it.
-func (r *Runner) run(ctx context.Context, t *lang.Toolchain, p *eval.Program, sink func(eval.RunEvent), cold bool) (eval.Result, error) {
-	source, err := t.Layout(p)
+// Run takes a program through its phases. What the program does is in the
+// result. When ctx ends it returns what there is so far and an error that
+// wraps ctx's cause. KindInvalid: the program can never run. KindSandbox: a
+// box failed.
+func (r *Runner) Run(ctx context.Context, t Task) (eval.Result, error) {
+	j, err := r.newJob(t)
 	if err != nil {
 		return eval.Result{}, err
 	}
-	source.MemoryBytes = p.Limits.MemoryBytes
-	j := &job{Runner: r, lang: t, program: p, source: source, env: t.Environ(p.Env), sink: sink, cold: cold}
 	err = j.attempt(ctx)
-	if errors.Is(err, sandbox.ErrPlatform) && j.warm && j.silent() && ctx.Err() == nil {
+	if errors.Is(err, sandbox.ErrPlatform) && j.warm.Load() && j.silent() && ctx.Err() == nil {
 		// What was prepared may have gone bad while it waited.
 		j.cold = true
 		err = j.attempt(ctx)
@@ -92,23 +109,28 @@ func (r *Runner) run(ctx context.Context, t *lang.Toolchain, p *eval.Program, si
 
 // silent tells that nothing of the program was seen yet.
 func (j *job) silent() bool {
-	return j.result.Stdout.Bytes == 0 && j.result.Stderr.Bytes == 0 && len(j.result.Tests) == 0
+	ended := func(t eval.TestResult) bool { return t.Verdict != eval.Skipped }
+	return j.result.Stdout.Bytes == 0 && j.result.Stderr.Bytes == 0 && !slices.ContainsFunc(j.result.Tests, ended)
 }
 
 func (j *job) attempt(ctx context.Context) error {
 	j.result = eval.Result{Language: eval.LanguageRef{ID: j.lang.ID, Version: j.lang.Version}, Isolation: *j.isolation.Load()}
 	if j.lang.Compile == nil && len(j.program.Tests) == 0 {
-		first, err := j.begin(ctx, j.runKind(), nil)
+		first, err := j.begin(ctx, j.kind(j.program.Limits), nil)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = first.close() }()
-		return j.single(ctx, first.box)
+		return j.single(ctx, first.box, first.workspace)
 	}
-	if j.lang.Compile == nil {
-		return j.test(ctx, nil, nil)
+	if len(j.program.Tests) > 0 {
+		made, ok, err := j.build(ctx)
+		if err != nil || !ok {
+			return err
+		}
+		return j.test(ctx, made)
 	}
-	first, err := j.begin(ctx, kind{j.lang, j.program.Limits.DiskBytes + j.lang.Compile.Limits.DiskBytes, compileTmp}, nil)
+	first, err := j.beginCompile(ctx)
 	if err != nil {
 		return err
 	}
@@ -116,22 +138,22 @@ func (j *job) attempt(ctx context.Context) error {
 	if ok, err := j.compile(ctx, first); err != nil || !ok {
 		return err
 	}
-	if len(j.program.Tests) > 0 {
-		return j.testCompiled(ctx, first.workspace)
-	}
 	box, err := j.prepare(ctx, first.workspace, tmpBytes(j.program.Limits.DiskBytes))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = box.Close() }()
-	return j.single(ctx, box)
+	return j.single(ctx, box, first.workspace)
 }
 
 // single runs the program once, without tests.
-func (j *job) single(ctx context.Context, box sandbox.Box) error {
-	out, err := j.execute(ctx, box, j.program.Args, j.program.Stdin, j.sink)
+func (j *job) single(ctx context.Context, box sandbox.Box, w sandbox.Workspace) error {
+	out, err := j.execute(ctx, box, call{j.program.Args, j.program.Stdin, j.program.Limits, j.task.Sink})
 	j.result.Usage, j.result.Stdout, j.result.Stderr = out.usage, out.stdout, out.stderr
 	if err != nil {
+		return err
+	}
+	if err := j.collect(w); err != nil {
 		return err
 	}
 	j.result.Verdict, j.result.Cause = out.verdict, out.cause
@@ -139,28 +161,34 @@ func (j *job) single(ctx context.Context, box sandbox.Box) error {
 	return nil
 }
 
-// runKind is what a run needs, with the program's own limits.
-func (j *job) runKind() kind {
-	return kind{j.lang, j.program.Limits.DiskBytes, tmpBytes(j.program.Limits.DiskBytes)}
+// beginCompile returns a box to compile in, on a work folder that is large
+// enough for a run, too.
+func (j *job) beginCompile(ctx context.Context) (*set, error) {
+	return j.begin(ctx, kind{j.lang, j.program.Limits.DiskBytes + j.lang.Compile.Limits.DiskBytes, compileTmp}, nil)
 }
+
+// kind is what a run needs.
+func (j *job) kind(l eval.Limits) kind { return kind{j.lang, l.DiskBytes, tmpBytes(l.DiskBytes)} }
 
 // tmpBytes is the quota of /tmp where a work folder has disk bytes.
 func tmpBytes(disk int64) int64 { return max(disk, 64<<10) }
 
 // begin returns a box on a work folder with the program in it, and with it
-// what the compiler made. The program takes nothing of the disk limit.
-func (j *job) begin(ctx context.Context, k kind, output []byte) (*set, error) {
-	room := pages(output)
+// what the compiler made. They take nothing of the disk limit.
+func (j *job) begin(ctx context.Context, k kind, made files) (*set, error) {
+	var room int64
 	for name, content := range j.source.Files {
-		// The folders that it needs, too.
-		room += pages(content) + int64(os.Getpagesize())*int64(1+strings.Count(name, "/"))
+		room += pages(name, content)
+	}
+	for name, content := range made {
+		room += pages(name, content)
 	}
 	var s *set
 	if room <= shelfRoom && !j.cold {
 		s = j.shelf.take(k)
 	}
 	if s != nil {
-		j.warm = true
+		j.warm.Store(true)
 	} else {
 		var err error
 		if s, err = newSet(ctx, j.boxes, k, room); err != nil {
@@ -170,14 +198,14 @@ func (j *job) begin(ctx context.Context, k kind, output []byte) (*set, error) {
 	if !j.cold {
 		s.over = func() { j.shelf.restock(k) }
 	}
-	if err := j.fill(s.workspace, output); err != nil {
+	if err := j.fill(s.workspace, made); err != nil {
 		_ = s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (j *job) fill(w sandbox.Workspace, output []byte) error {
+func (j *job) fill(w sandbox.Workspace, made files) error {
 	for name, content := range j.source.Files {
 		if err := w.WriteFile(name, content, 0o644); err != nil {
 			if errors.Is(err, sandbox.ErrPath) || errors.Is(err, sandbox.ErrNotRegular) {
@@ -186,11 +214,10 @@ func (j *job) fill(w sandbox.Workspace, output []byte) error {
 			return broken("write the program", err)
 		}
 	}
-	if output == nil {
-		return nil
-	}
-	if err := w.WriteFile(j.lang.Compile.Output, output, 0o755); err != nil {
-		return broken("write the compiled program", err)
+	for name, content := range made {
+		if err := w.WriteFile(name, content, 0o755); err != nil {
+			return broken("write the compiled program", err)
+		}
 	}
 	return nil
 }
@@ -210,28 +237,38 @@ type outcome struct {
 	stdout, stderr eval.Stream
 	verdict        eval.Verdict
 	cause          eval.Cause
+	message        string // of the checker
 	startError     string
+}
+
+// call is one run of the program.
+type call struct {
+	args   []string
+	stdin  []byte
+	limits eval.Limits
+	sink   func(eval.RunEvent) // may be nil
 }
 
 // execute runs the program in a box. When ctx ends, the outcome has what
 // there was, without a verdict, and the error is not nil.
-func (j *job) execute(ctx context.Context, box sandbox.Box, args []string, stdin []byte, sink func(eval.RunEvent)) (outcome, error) {
-	kept := spool.New(sink)
-	if sink != nil && !j.started {
+func (j *job) execute(ctx context.Context, box sandbox.Box, c call) (outcome, error) {
+	kept := spool.New(c.sink)
+	if c.sink != nil && !j.started {
 		j.started = true
 		kept.Started()
 	}
-	l := j.program.Limits
+	l, source := c.limits, j.source
+	source.MemoryBytes = l.MemoryBytes
 	cmd := sandbox.Command{
-		Argv: j.lang.Command(j.source, args), Env: j.env,
+		Argv: j.lang.Command(source, c.args), Env: j.env,
 		Stdout: kept.Stdout(), Stderr: kept.Stderr(),
 		Limits: sandbox.Limits{
 			Wall: l.Wall(), CPU: l.CPU(), MemoryBytes: l.MemoryBytes,
 			Processes: int(l.Processes), OutputBytes: l.OutputBytes,
 		},
 	}
-	if len(stdin) > 0 {
-		cmd.Stdin = bytes.NewReader(stdin)
+	if len(c.stdin) > 0 {
+		cmd.Stdin = bytes.NewReader(c.stdin)
 	}
 	rep, err := box.Run(ctx, cmd)
 	kept.Close()
@@ -258,8 +295,8 @@ func broken(what string, err error) error {
 	return eval.Errorf(eval.KindSandbox, "could not %s: %w", what, err)
 }
 
-// pages is what content takes on a file system in memory.
-func pages(content []byte) int64 {
+// pages is what a file and its folders take on a file system in memory.
+func pages(name string, content []byte) int64 {
 	size := int64(os.Getpagesize())
-	return (int64(len(content)) + size - 1) / size * size
+	return (int64(len(content))+size-1)/size*size + size*int64(1+strings.Count(name, "/"))
 }

@@ -4,118 +4,218 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"sync"
 	"time"
 
-	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+	"github.com/crucible-eval/crucible/executor/internal/check"
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
-const (
-	// maxTestOutput is how much output of all tests together a result keeps;
-	// every test is checked against all of its own.
-	maxTestOutput = 64 << 20
-	// maxOutput is the largest compiled program that is carried from the
-	// compilation to the tests.
-	maxOutput = 256 << 20
-)
+// maxTestOutput is how much output of all tests together a result keeps;
+// every test is checked against all of its own.
+const maxTestOutput = 64 << 20
 
-// testCompiled tests what was compiled in a workspace. Where the language
-// says which file the compiler makes, each test gets a work folder of its own;
-// else all share the one.
-func (j *job) testCompiled(ctx context.Context, w sandbox.Workspace) error {
-	if j.lang.Compile.Output == "" {
-		return j.test(ctx, w, nil)
-	}
-	output, err := readOutput(w, j.lang.Compile.Output)
-	if err != nil {
-		return err
-	}
-	return j.test(ctx, nil, output)
+// series runs the tests of a program. They start in order; several at once
+// where the program asks for it and slots are spare.
+type series struct {
+	*job
+	made       files
+	validators map[string]func() (*validator, error)
+	cancel     context.CancelCauseFunc
+
+	mu       sync.Mutex
+	next     int // the test to start next
+	helpers  int // tests under way beside the one that has the run's own slot
+	kept     int64
+	outcomes []outcome
+	err      error
 }
 
-// test runs the program once for each test: in the workspace that all share,
-// or, when that is nil, in one of its own with the compiler's output.
-func (j *job) test(ctx context.Context, shared sandbox.Workspace, output []byte) error {
-	if j.sink != nil && !j.started {
+// test runs the program once for each test, each time in a work folder of its
+// own with what the compiler made. When ctx ends, tests that did not are
+// skipped.
+func (j *job) test(ctx context.Context, made files) error {
+	if j.task.Sink != nil && !j.started {
 		j.started = true
-		j.sink(eval.RunEvent{Type: eval.RunStarted, At: time.Now()})
+		j.task.Sink(eval.RunEvent{Type: eval.RunStarted, At: time.Now()})
 	}
-	kept := int64(0)
-	failed := false
-	j.result.Tests = make([]eval.TestResult, 0, len(j.program.Tests))
-	for i := range j.program.Tests {
-		t := &j.program.Tests[i]
-		out, err := j.one(ctx, t, shared, output)
-		if err != nil {
-			return err
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &series{job: j, made: made, cancel: cancel, outcomes: make([]outcome, len(j.program.Tests))}
+	for i := range s.outcomes {
+		s.outcomes[i].verdict = eval.Skipped
+	}
+	var err error
+	if s.validators, err = j.validators(ctx); err != nil {
+		return err
+	}
+	var helpers sync.WaitGroup
+	for {
+		for release := s.spare(); release != nil; release = s.spare() {
+			helpers.Go(func() { s.help(ctx, release) })
 		}
-		trim(&out.stdout, &kept)
-		trim(&out.stderr, &kept)
-		j.result.Tests = append(j.result.Tests, eval.TestResult{
-			Name: t.Name, Verdict: out.verdict, Cause: out.cause, Usage: out.usage, Stdout: out.stdout, Stderr: out.stderr,
-		})
-		decides := !failed && out.verdict != eval.Accepted
-		j.sum(out, decides || i == 0)
-		if decides {
-			failed = true
-			j.result.Verdict, j.result.Cause = out.verdict, out.cause
-			j.result.Explanation = fmt.Sprintf("Test %d%s failed. %s", i+1, named(t.Name), out.explainTest(j.program.Limits))
+		i, ok := s.take()
+		if !ok {
+			break
 		}
+		s.run(ctx, i)
 	}
-	if !failed {
-		j.result.Verdict = eval.Accepted
+	helpers.Wait()
+	s.conclude()
+	return s.err
+}
+
+// spare takes a slot for one more test at once, if it may and there is one.
+func (s *series) spare() (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.task.Spare == nil || s.helpers+1 >= s.program.Parallel || s.next+1 >= len(s.outcomes) || s.err != nil {
+		return nil
 	}
-	return nil
+	if release = s.task.Spare(); release != nil {
+		s.helpers++
+	}
+	return release
+}
+
+// help runs tests with a spare slot, which it gives back after each: whoever
+// waits for one gets it then.
+func (s *series) help(ctx context.Context, release func()) {
+	for release != nil {
+		if i, ok := s.take(); ok {
+			s.run(ctx, i)
+		}
+		release()
+		s.mu.Lock()
+		s.helpers--
+		s.mu.Unlock()
+		release = s.spare()
+	}
+}
+
+// take returns the number of the next test, unless there is none to run.
+func (s *series) take() (int, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next >= len(s.outcomes) || s.err != nil {
+		return 0, false
+	}
+	s.next++
+	return s.next - 1, true
+}
+
+// run does one test and notes what came of it.
+func (s *series) run(ctx context.Context, i int) {
+	out, err := s.one(ctx, &s.program.Tests[i])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		if s.err == nil {
+			s.err = err
+			s.cancel(err)
+		}
+		return
+	}
+	trim(&out.stdout, &s.kept)
+	trim(&out.stderr, &s.kept)
+	s.outcomes[i] = out
+	if out.verdict != eval.Accepted && s.program.StopOnFailure {
+		s.next = len(s.outcomes)
+	}
 }
 
 // one runs and checks one test.
-func (j *job) one(ctx context.Context, t *eval.Test, shared sandbox.Workspace, output []byte) (outcome, error) {
-	var box sandbox.Box
-	if shared != nil {
-		var err error
-		if box, err = j.prepare(ctx, shared, tmpBytes(j.program.Limits.DiskBytes)); err != nil {
-			return outcome{}, err
-		}
-		defer func() { _ = box.Close() }()
-	} else {
-		own, err := j.begin(ctx, j.runKind(), output)
-		if err != nil {
-			return outcome{}, err
-		}
-		defer func() { _ = own.close() }()
-		box = own.box
+func (s *series) one(ctx context.Context, t *eval.Test) (outcome, error) {
+	limits := s.program.LimitsOf(*t)
+	own, err := s.begin(ctx, s.kind(limits), s.made)
+	if err != nil {
+		return outcome{}, err
 	}
 	args := t.Args
 	if args == nil {
-		args = j.program.Args
+		args = s.program.Args
 	}
-	out, err := j.execute(ctx, box, args, t.Stdin, nil)
-	if err != nil {
+	out, err := s.execute(ctx, own.box, call{args: args, stdin: t.Stdin, limits: limits})
+	_ = own.close()
+	if err != nil || out.verdict != eval.Accepted {
 		return out, err
 	}
-	if out.verdict == eval.Accepted && t.ExpectedStdout != nil && !matches(t.Checker, out.stdout.Data, *t.ExpectedStdout) {
-		out.verdict, out.cause = eval.WrongAnswer, eval.CauseTest
+	f, err := s.check(ctx, t, out.stdout.Data)
+	if f.verdict != "" {
+		out.verdict, out.cause, out.message = f.verdict, f.cause, f.message
 	}
-	return out, nil
+	return out, err
 }
 
-// sum adds a test to the whole: the largest of each figure, and the exit of
-// the test that decides.
-func (j *job) sum(out outcome, decides bool) {
-	u, v := &j.result.Usage, out.usage
-	u.WallMS, u.CPUMS = max(u.WallMS, v.WallMS), max(u.CPUMS, v.CPUMS)
-	u.MemoryPeakBytes, u.Processes = max(u.MemoryPeakBytes, v.MemoryPeakBytes), max(u.Processes, v.Processes)
-	if decides {
-		u.ExitCode, u.Signal = v.ExitCode, v.Signal
+// check says what the test's checker finds; nothing where there is none.
+func (s *series) check(ctx context.Context, t *eval.Test, output []byte) (finding, error) {
+	c := s.program.CheckerOf(*t)
+	if c.Type == eval.CheckProgram {
+		v, err := s.validators[c.Key()]()
+		if err != nil {
+			return finding{}, err
+		}
+		return v.check(ctx, t, output)
+	}
+	if t.ExpectedStdout == nil {
+		return finding{}, nil
+	}
+	difference, err := check.Compare(ctx, c, output, *t.ExpectedStdout)
+	switch {
+	case errors.Is(err, check.ErrSlow):
+		return finding{eval.CheckerError, eval.CauseWall, fmt.Sprintf("The comparison took longer than %s.", check.Patience)}, nil
+	case err != nil:
+		return finding{}, err
+	case difference != "":
+		return finding{eval.WrongAnswer, eval.CauseTest, difference}, nil
+	}
+	return finding{}, nil
+}
+
+// conclude makes the result of the outcomes: the largest of each figure, and
+// the end of the first test that failed.
+func (s *series) conclude() {
+	r := &s.result
+	decided := false
+	for i, out := range s.outcomes {
+		t := s.program.Tests[i]
+		r.Tests = append(r.Tests, eval.TestResult{
+			Name: t.Name, Verdict: out.verdict, Cause: out.cause, Message: out.message, Usage: out.usage, Stdout: out.stdout, Stderr: out.stderr,
+		})
+		u, v := &r.Usage, out.usage
+		u.WallMS, u.CPUMS = max(u.WallMS, v.WallMS), max(u.CPUMS, v.CPUMS)
+		u.MemoryPeakBytes, u.Processes = max(u.MemoryPeakBytes, v.MemoryPeakBytes), max(u.Processes, v.Processes)
+		failed := out.verdict != eval.Accepted && out.verdict != eval.Skipped
+		if i == 0 || failed && !decided {
+			u.ExitCode, u.Signal = v.ExitCode, v.Signal
+		}
+		if failed && !decided && s.err == nil {
+			decided = true
+			r.Verdict, r.Cause = out.verdict, out.cause
+			r.Explanation = fmt.Sprintf("Test %d%s failed. %s", i+1, named(t.Name), out.explainTest(s.program.LimitsOf(t)))
+		}
+	}
+	if !decided && s.err == nil {
+		r.Verdict = eval.Accepted
 	}
 }
 
 func (o outcome) explainTest(l eval.Limits) string {
-	if o.verdict == eval.WrongAnswer {
-		return "Its output is not the expected one."
+	switch o.verdict {
+	case eval.WrongAnswer:
+		return sentence("Its output is not the expected one", o.message)
+	case eval.CheckerError:
+		return sentence("Its checker failed, so that nothing is known of its output", o.message)
 	}
 	return o.explain(l)
+}
+
+// sentence ends with why, if that is known.
+func sentence(what, why string) string {
+	if why == "" {
+		return what + "."
+	}
+	return what + ": " + why
 }
 
 // trim cuts what a stream keeps to what is left of the budget.
@@ -131,28 +231,4 @@ func named(name string) string {
 		return ""
 	}
 	return fmt.Sprintf(" (%s)", name)
-}
-
-// readOutput takes the compiled program out of the workspace.
-func readOutput(w sandbox.Workspace, name string) ([]byte, error) {
-	f, err := w.Open(name)
-	if err != nil {
-		return nil, noOutput(err)
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxOutput+1))
-	if err != nil {
-		return nil, broken("read the compiled program", err)
-	}
-	if len(b) > maxOutput {
-		return nil, eval.Errorf(eval.KindInvalid, "the compiled program is larger than %s", size(maxOutput))
-	}
-	if len(b) == 0 {
-		return nil, noOutput(errors.New("it is empty"))
-	}
-	return b, nil
-}
-
-func noOutput(err error) error {
-	return eval.Errorf(eval.KindSandbox, "the compiler reported success and left no program: %w", err)
 }

@@ -179,7 +179,7 @@ func wait(ctx context.Context, answers <-chan answer) answer {
 
 // allowance is longer than any run that keeps its limits: twice the program's own time, with room for a compiler.
 func allowance(s eval.Spec) time.Duration {
-	return 3*time.Minute + 2*s.Limits.Wall()*time.Duration(max(len(s.Tests), 1))
+	return 3*time.Minute + 2*s.Longest()
 }
 
 // failure describes why the platform failed.
