@@ -81,6 +81,33 @@ func payload(args []string) int {
 		for _, c := range all {
 			_ = c.Wait()
 		}
+		fmt.Println(ownCPU())
+	case "burn-orphan": // n milliseconds, in a process whose parent is gone; ends when it does
+		r, w, err := os.Pipe()
+		if err != nil {
+			return 1
+		}
+		c := self("burn-daemon", arg(1))
+		c.ExtraFiles = []*os.File{w}
+		if c.Run() != nil {
+			return 1
+		}
+		_ = w.Close()
+		_, _ = io.Copy(io.Discard, r)
+	case "burn-daemon":
+		c := self("spin-for", arg(1), "child")
+		c.ExtraFiles = []*os.File{os.NewFile(3, "alive")}
+		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if c.Start() != nil {
+			return 1
+		}
+	case "pattern": // n bytes on stdout, n others on stderr, by turns
+		out, errs := pattern(int(n), 1), pattern(int(n), 2)
+		for i := 0; i < int(n); i += 1000 {
+			end := min(i+1000, int(n))
+			_, _ = os.Stdout.Write(out[i:end])
+			_, _ = os.Stderr.Write(errs[i:end])
+		}
 	case "sleep-for": // n milliseconds
 		time.Sleep(time.Duration(n) * time.Millisecond)
 	case "sleep":
@@ -97,7 +124,7 @@ func payload(args []string) int {
 	case "memory-children": // n children with arg(2) MiB each, at once
 		var all []*exec.Cmd
 		for range n {
-			c := self("memory-hold", arg(2))
+			c := self("memory-hold", arg(2), arg(3))
 			if c.Start() == nil {
 				all = append(all, c)
 			}
@@ -109,7 +136,11 @@ func payload(args []string) int {
 		if n > 0 {
 			touch(n)
 		}
-		time.Sleep(5 * time.Second)
+		hold := 5000
+		if arg(2) != "" {
+			hold, _ = strconv.Atoi(arg(2))
+		}
+		time.Sleep(time.Duration(hold) * time.Millisecond)
 	case "forkbomb":
 		for {
 			if self("forkbomb").Start() != nil {
@@ -172,6 +203,27 @@ func touch(mib int64) {
 		b[i] = 1
 	}
 	runtime.KeepAlive(b)
+}
+
+// pattern is n bytes that look random and are always the same.
+func pattern(n int, seed uint64) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		seed = seed*6364136223846793005 + 1442695040888963407
+		b[i] = byte(seed >> 56)
+	}
+	return b
+}
+
+// ownCPU is what this process and its children used, in nanoseconds.
+func ownCPU() int64 {
+	total := int64(0)
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var u syscall.Rusage
+		_ = syscall.Getrusage(who, &u)
+		total += u.Utime.Nano() + u.Stime.Nano()
+	}
+	return total
 }
 
 func burn(d time.Duration) int {

@@ -51,6 +51,7 @@ type run struct {
 	ended    *wire.Ended
 	limit    Limit
 	killedAt int64 // CLOCK_MONOTONIC, nanoseconds; 0: not by us
+	alone    bool  // when it was killed, there was one process of one thread
 }
 
 // message is one message of init, decoded.
@@ -275,6 +276,10 @@ func (x *run) end(why Limit, poll *time.Timer) {
 			return
 		}
 	}
+	if x.b.group != nil {
+		n, err := x.b.group.Processes()
+		x.alone = err == nil && n == 1
+	}
 	x.b.kill()
 }
 
@@ -339,7 +344,7 @@ func (x *run) report() (Report, error) {
 	}
 	if x.b.group == nil {
 		rep.fromSamples(&sampled)
-	} else if err := rep.fromGroup(x.b); err != nil {
+	} else if err := rep.fromGroup(x); err != nil {
 		return Report{}, platform("account", err)
 	}
 	if rep.Limit == LimitNone && rep.Signal == int(unix.SIGXFSZ) {
@@ -357,7 +362,8 @@ func (x *run) report() (Report, error) {
 	return rep, nil
 }
 
-func (rep *Report) fromGroup(b *box) error {
+func (rep *Report) fromGroup(x *run) error {
+	b := x.b
 	s, err := b.group.Stats()
 	if err != nil {
 		return err
@@ -365,6 +371,10 @@ func (rep *Report) fromGroup(b *box) error {
 	rep.CPU, rep.MemoryPeak, rep.ProcessesPeak = s.CPU, s.MemoryPeak, s.ProcessesPeak
 	if b.guest != nil {
 		rep.ProcessesPeak = 0 // the host sees gVisor's own, and not the program's
+	}
+	if rep.ProcessesPeak == 2 && (x.ended == nil && x.alone || x.ended != nil && x.ended.Alone) {
+		// The thread of init that started the program was with it in its group.
+		rep.ProcessesPeak = 1
 	}
 	rep.OOMKilled = s.OOMKills > 0
 	if rep.OOMKilled && rep.Limit == LimitNone {

@@ -201,7 +201,7 @@ type Report struct {
 	Wall          time.Duration // of the main process
 	CPU           time.Duration // user and system, all processes
 	MemoryPeak    int64         // bytes, all processes at once
-	ProcessesPeak int           // at once, 0 if unknown. On cgroup v1 one process reads as 2
+	ProcessesPeak int           // processes and threads at once, 0 if unknown
 
 	// What the program wrote until it ended; at most OutputBytes of each went
 	// to the writers, and Truncated says that there was more.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,8 +21,9 @@ const Niceness = 5
 
 // program is a program that runs.
 type program struct {
-	pid int
-	cmd *wire.Command
+	pid     int
+	starter int // the thread that started it, which ends then
+	cmd     *wire.Command
 }
 
 // start waits for the command and starts it, on a thread that belongs to the
@@ -96,7 +99,7 @@ func startAsUser(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error
 	if err := send(c, wire.KindStarted, &started); err != nil || errno != 0 {
 		return nil, err
 	}
-	return &program{pid: pid, cmd: &cmd}, nil
+	return &program{pid: pid, starter: unix.Gettid(), cmd: &cmd}, nil
 }
 
 // attend waits for the program's end and reports it.
@@ -106,7 +109,7 @@ func attend(c *wire.Conn, p *program) error {
 		watch = startSampler(p.cmd)
 		go obey(c)
 	}
-	ended, err := reap(p.pid)
+	ended, err := p.reap()
 	if err != nil {
 		return err
 	}
@@ -243,7 +246,7 @@ func lookPath(cmd *wire.Command) (string, error) {
 
 // reap waits for the main process, then ends all the others, so that what
 // it returns is true of the whole box: nothing is alive any more.
-func reap(mainPID int) (wire.Ended, error) {
+func (p *program) reap() (wire.Ended, error) {
 	var ended wire.Ended
 	var status unix.WaitStatus
 	for {
@@ -254,7 +257,7 @@ func reap(mainPID int) (wire.Ended, error) {
 		if err != nil {
 			return ended, fmt.Errorf("wait: %w", err)
 		}
-		if pid == mainPID {
+		if pid == p.pid {
 			break
 		}
 	}
@@ -275,5 +278,26 @@ func reap(mainPID int) (wire.Ended, error) {
 	}
 	ended.CPU = int64(time.Duration(usage.Utime.Nano() + usage.Stime.Nano()))
 	ended.MaxRSS = usage.Maxrss << 10
+	ended.Alone = p.alone()
 	return ended, nil
+}
+
+// alone tells whether no process or thread was ever made in this box besides
+// the program and init's own: whether all ids that were given out, which are
+// counted from 1, are theirs. The last one stands at the end of loadavg.
+func (p *program) alone() bool {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return false
+	}
+	mine, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return false
+	}
+	made := len(mine) + 1
+	if !slices.ContainsFunc(mine, func(e os.DirEntry) bool { return e.Name() == strconv.Itoa(p.starter) }) {
+		made++
+	}
+	fields := strings.Fields(string(text))
+	return len(fields) > 0 && fields[len(fields)-1] == strconv.Itoa(made)
 }

@@ -50,6 +50,8 @@ type Group interface {
 	OOM() <-chan struct{}
 	// CPU is what all processes used so far, the dead included.
 	CPU() (time.Duration, error)
+	// Processes is how many processes and threads live in the group now.
+	Processes() (int, error)
 	// Stats is the account at the end.
 	Stats() (Stats, error)
 	// Remove kills what is left in the group and removes it.

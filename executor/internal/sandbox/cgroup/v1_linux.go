@@ -188,6 +188,11 @@ func (g *v1Group) CPU() (time.Duration, error) {
 	return time.Duration(ns) - g.born.CPU, err
 }
 
+func (g *v1Group) Processes() (int, error) {
+	n, err := readInt(g.pids, "pids.current")
+	return int(n) - g.init, err
+}
+
 func (g *v1Group) Stats() (Stats, error) {
 	var s Stats
 	var err error

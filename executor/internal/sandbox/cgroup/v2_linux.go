@@ -151,6 +151,11 @@ func (g *v2Group) CPU() (time.Duration, error) {
 	return time.Duration(field(text, "usage_usec"))*time.Microsecond - g.born.CPU, nil
 }
 
+func (g *v2Group) Processes() (int, error) {
+	n, err := readInt(g.dir, "pids.current")
+	return int(n) - g.init, err
+}
+
 func (g *v2Group) Stats() (Stats, error) {
 	var s Stats
 	var err error

@@ -250,15 +250,16 @@ type Ended struct {
 	Sampled    int64 // see SampledMemory
 	MemoryPeak int64 // bytes, sampled
 	ProcsPeak  int64 // sampled
+	Alone      bool  // the program was one process of one thread
 }
 
 // Encode appends the message.
 func (x *Ended) Encode(e *Encoder) {
-	e.Int(x.At).Int(x.WaitStatus).Int(x.CPU).Int(x.MaxRSS).Int(x.Sampled).Int(x.MemoryPeak).Int(x.ProcsPeak)
+	e.Int(x.At).Int(x.WaitStatus).Int(x.CPU).Int(x.MaxRSS).Int(x.Sampled).Int(x.MemoryPeak).Int(x.ProcsPeak).Bool(x.Alone)
 }
 
 // Decode reads what Encode wrote.
 func (x *Ended) Decode(d *Decoder) {
 	x.At, x.WaitStatus, x.CPU, x.MaxRSS = d.Int(), d.Int(), d.Int(), d.Int()
-	x.Sampled, x.MemoryPeak, x.ProcsPeak = d.Int(), d.Int(), d.Int()
+	x.Sampled, x.MemoryPeak, x.ProcsPeak, x.Alone = d.Int(), d.Int(), d.Int(), d.Bool()
 }
