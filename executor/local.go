@@ -83,7 +83,8 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *promet
 	l.cleanup = remove
 	l.languages, err = lang.Start(lang.Options{
 		Dir: cfg.LanguagesDir, Only: cfg.Languages, CacheDir: dir, Remember: true, Sandbox: l.guard.Isolation().Level,
-		Prove: l.proveLanguage, Retire: func(t *lang.Toolchain) { l.guard.Runner().Forget(t) }, Logger: logger,
+		InPlace: sandbox.OneTree(l.guard.Isolation().Level),
+		Prove:   l.proveLanguage, Retire: func(t *lang.Toolchain) { l.guard.Runner().Forget(t) }, Logger: logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("executor: %w", err)

@@ -41,7 +41,8 @@ const (
 	CauseStdout      Cause = "stdout"         // output_limit
 	CauseStderr      Cause = "stderr"         // output_limit
 	CauseFileSize    Cause = "file_size"      // runtime_error: SIGXFSZ
-	CauseDisk        Cause = "disk"           // compile_error: the work folder was full
+	CauseDisk        Cause = "disk"           // compile_error: the work folder was full; runtime_error: a run was ended for it
+	CauseProcesses   Cause = "processes"      // runtime_error: ended for too many; where the kernel refuses them, it is not
 	CauseCompile     Cause = "compiler"       // compile_error: the compiler said no
 	CauseCompileTime Cause = "compile_time"   // compile_error: its time was used up
 	CauseCompileMem  Cause = "compile_memory" // compile_error: its memory was used up

@@ -30,8 +30,9 @@ const (
 
 // prepareCache makes the language's cache in dir, if it is not there yet, and
 // adds it to the toolchain. It is made beside its place and then moved, so
-// that half of one is never used.
-func (t *Toolchain) prepareCache(ctx context.Context, dir string) error {
+// that half of one is never used. A cache names its own place, so one in
+// place is another than one that boxes have elsewhere.
+func (t *Toolchain) prepareCache(ctx context.Context, dir string, inPlace bool) error {
 	if t.Cache == nil {
 		return nil
 	}
@@ -41,6 +42,10 @@ func (t *Toolchain) prepareCache(ctx context.Context, dir string) error {
 	}
 	final := filepath.Join(dir, t.ID+"-"+digest(recipe, []byte(t.tools)))
 	box := cacheBox + t.ID
+	if inPlace {
+		final += "-in-place"
+		box = final
+	}
 	t.sweep(dir, final)
 	if _, err := os.Stat(final); errors.Is(err, fs.ErrNotExist) {
 		if err := t.makeCache(ctx, dir, final, box); err != nil {

@@ -31,6 +31,7 @@ type Options struct {
 	Dir      string   // of the operator's language files; empty: none
 	Only     []string // the ids to offer; empty: all
 	CacheDir string   // for caches; must exist or be makeable
+	InPlace  bool     // boxes have caches where the host has them, not at a place of their own
 	Remember bool     // keep proofs in CacheDir between starts
 	Sandbox  string   // names the sandbox; a proof holds only for the same
 	Prove    Prove

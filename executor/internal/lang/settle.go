@@ -124,7 +124,7 @@ func (r *Registry) report(p Report) {
 // ready makes what a toolchain needs and has it proven, unless an earlier
 // proof may stand.
 func (r *Registry) ready(ctx context.Context, t *Toolchain, anew bool) (Proof, error) {
-	if err := t.prepareCache(ctx, r.opt.CacheDir); err != nil {
+	if err := t.prepareCache(ctx, r.opt.CacheDir, r.opt.InPlace); err != nil {
 		return Proof{}, err
 	}
 	if proof, ok := r.proofs.recall(t); ok && !anew {

@@ -89,6 +89,8 @@ func refusal(rep sandbox.Report, w sandbox.Workspace) (eval.Cause, bool) {
 		return eval.CauseCompileMem, true
 	case sandbox.LimitStdout, sandbox.LimitStderr:
 		return eval.CauseCompileOut, true
+	case sandbox.LimitDisk:
+		return eval.CauseDisk, true
 	}
 	if rep.ExitCode == 0 {
 		return "", false

@@ -24,6 +24,10 @@ func (o outcome) explain(l eval.Limits) string {
 		return fmt.Sprintf("The program was stopped because it wrote more than its limit of %s to %s.", size(l.OutputBytes), o.cause)
 	case eval.CauseFileSize:
 		return "The program was ended because a file that it wrote became too large."
+	case eval.CauseDisk:
+		return "The program was stopped because its files took more than its limit of " + size(l.DiskBytes) + ", or were too many."
+	case eval.CauseProcesses:
+		return fmt.Sprintf("The program was stopped because it had more than its limit of %d processes and threads.", l.Processes)
 	case eval.CauseSignal:
 		return explainSignal(o.usage.Signal)
 	case eval.CauseExitCode:

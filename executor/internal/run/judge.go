@@ -24,6 +24,10 @@ func judge(rep sandbox.Report) (eval.Verdict, eval.Cause) {
 		return eval.OutputLimit, eval.CauseStderr
 	case sandbox.LimitFileSize:
 		return eval.RuntimeError, eval.CauseFileSize
+	case sandbox.LimitDisk:
+		return eval.RuntimeError, eval.CauseDisk
+	case sandbox.LimitProcesses:
+		return eval.RuntimeError, eval.CauseProcesses
 	}
 	switch {
 	case rep.Signal != 0:

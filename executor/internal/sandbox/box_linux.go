@@ -25,8 +25,9 @@ const deathTimeout = 30 * time.Second
 type box struct {
 	r         *runtime
 	client    *client
-	workspace *workspace // nil: none
-	ownUID    int64      // 0: the workspace's, or rootless
+	workspace *workspace   // nil: none
+	ownUID    int64        // 0: the workspace's, or rootless
+	confined  *confinedBox // nil: it has namespaces
 	group     cgroup.Group
 	control   *wire.Conn
 	pidfd     *os.File
@@ -41,6 +42,9 @@ type box struct {
 }
 
 func (r *runtime) Prepare(ctx context.Context, spec BoxSpec) (Box, error) {
+	if r.confined != nil {
+		return r.prepareConfined(spec)
+	}
 	tree, setup, err := r.describe(&spec)
 	if err != nil {
 		return nil, err
@@ -72,6 +76,14 @@ func (r *runtime) Prepare(ctx context.Context, spec BoxSpec) (Box, error) {
 		b.release()
 		return nil, platform("prepare", err)
 	}
+	if err := r.keep(b); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// keep makes the runtime close the box, if nobody else does.
+func (r *runtime) keep(b *box) error {
 	r.mu.Lock()
 	closed := r.closed
 	if !closed {
@@ -81,9 +93,9 @@ func (r *runtime) Prepare(ctx context.Context, spec BoxSpec) (Box, error) {
 	r.mu.Unlock()
 	if closed {
 		b.end()
-		return nil, ErrClosed
+		return ErrClosed
 	}
-	return b, nil
+	return nil
 }
 
 // describe checks a spec and splits it into what boxes share and what init
@@ -175,10 +187,16 @@ func (b *box) start(ctx context.Context, request *wire.BoxRequest, setup *wire.S
 	if err != nil {
 		return err
 	}
+	return b.watchInit(pidfd)
+}
+
+// watchInit takes over the descriptor of init's process.
+func (b *box) watchInit(pidfd int) error {
 	if err := unix.SetNonblock(pidfd, true); err != nil {
 		_ = unix.Close(pidfd)
 		return err
 	}
+	var err error
 	b.pidfd = os.NewFile(uintptr(pidfd), "box")
 	b.pidRaw, err = b.pidfd.SyscallConn()
 	return err
@@ -210,6 +228,14 @@ func (b *box) joinFDs() []int {
 // kill ends every process of the box: init is one that the kernel lets no
 // other survive.
 func (b *box) kill() {
+	if b.confined != nil {
+		b.confined.kill(b)
+		return
+	}
+	b.signalInit()
+}
+
+func (b *box) signalInit() {
 	_ = b.pidRaw.Control(func(fd uintptr) {
 		_ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0)
 	})
@@ -267,6 +293,9 @@ func (b *box) release() {
 	}
 	if b.guest != nil {
 		b.guest.close()
+	}
+	if b.confined != nil {
+		b.confined.release(b)
 	}
 	if b.group != nil {
 		if err := b.group.Remove(); err != nil {

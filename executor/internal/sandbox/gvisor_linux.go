@@ -60,6 +60,7 @@ func openGVisor(ctx context.Context, cfg Config) (Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.level = LevelGVisor
 	if _, _, err := r.probe(ctx, Limits{}, "nothing"); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: level %s: runsc is there, but a box with it does not start: %w",
 			ErrUnsupported, LevelGVisor, err), r.Close())

@@ -4,6 +4,7 @@ package sandbox_test
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+	"github.com/crucible-eval/crucible/executor/internal/sandbox/cgroup"
 )
 
 // open makes a runtime, and holds the host to what it was when the test ends.
@@ -75,44 +77,86 @@ func hostState(t testing.TB) host {
 	return h
 }
 
-// level is one kind of runtime that this machine offers.
+// level is one kind of runtime that this machine offers, and what it promises.
 type level struct {
 	sandbox.Runtime
-	exact bool // limits by cgroups
-	guest bool // gVisor: /proc and /dev are those of its kernel
+	name string
+	// exact: limits are kept by cgroups. Else they are sampled.
+	exact bool
+	// tree: the program has a file tree of its own, with quotas, ids and
+	// processes of its own in it. Else it is one of the machine's processes, in
+	// folders of the machine.
+	tree bool
+	// confined: what a level promises beside limits. Not so at none.
+	confined bool
+	// guest: gVisor; /proc and /dev are those of its kernel.
+	guest bool
+}
+
+// shared tells that programs are the executor's own user, and see it.
+func (l level) shared() bool { return !l.tree && os.Geteuid() != 0 }
+
+// only skips what a level does not promise.
+func (l level) only(t *testing.T, promised bool, what string) {
+	t.Helper()
+	if !promised {
+		t.Skipf("level %s does not promise %s", l.name, what)
+	}
 }
 
 // eachLevel runs a test at every level.
 func eachLevel(t *testing.T, test func(t *testing.T, l level)) {
 	t.Helper()
-	t.Run("cgroup", func(t *testing.T) {
-		if os.Getenv(rootlessEnv) != "" {
-			t.Skip("an ordinary user has no cgroup here")
-		}
-		test(t, level{Runtime: open(t, sandbox.Config{Level: sandbox.LevelNamespaces}), exact: true})
-	})
-	t.Run("rlimit", func(t *testing.T) {
-		test(t, level{Runtime: open(t, sandbox.Config{Level: sandbox.LevelNamespacesRlimit})})
-	})
-	t.Run("gvisor", func(t *testing.T) {
-		if os.Getenv(rootlessEnv) != "" {
-			t.Skip("an ordinary user has no cgroup here")
-		}
-		test(t, level{Runtime: openGVisor(t), exact: true, guest: true})
-	})
+	groups := haveGroups()
+	for _, l := range []level{
+		{name: sandbox.LevelGVisor, exact: true, tree: true, confined: true, guest: true},
+		{name: sandbox.LevelNamespaces, exact: true, tree: true, confined: true},
+		{name: sandbox.LevelNamespacesRlimit, tree: true, confined: true},
+		{name: sandbox.LevelLandlock, exact: groups, confined: true},
+		{name: sandbox.LevelNone, exact: groups},
+	} {
+		t.Run(l.name, func(t *testing.T) {
+			if l.exact && !groups {
+				if os.Getenv(rootlessEnv) != "" {
+					t.Skip("an ordinary user has no cgroup here")
+				}
+				skip(t, "no cgroup here")
+			}
+			cfg := sandbox.Config{Level: l.name, AllowUnsafe: l.name == sandbox.LevelNone, Logger: quiet(t)}
+			if l.guest {
+				cfg.RunscPath = runsc(t)
+			}
+			l.Runtime = open(t, cfg)
+			test(t, l)
+		})
+	}
 }
 
-// openGVisor makes boxes with the runsc of PATH, or of make.
-func openGVisor(t testing.TB) sandbox.Runtime {
-	t.Helper()
-	cfg := sandbox.Config{Level: sandbox.LevelGVisor}
-	if _, err := exec.LookPath("runsc"); err != nil {
-		cfg.RunscPath = "../../../bin/tools/runsc"
-		if _, err := os.Stat(cfg.RunscPath); err != nil {
-			skip(t, "no runsc here: make runsc")
-		}
+// haveGroups tells whether this machine has cgroups to be used.
+func haveGroups() bool {
+	tree, err := cgroup.Open()
+	if err == nil {
+		_ = tree.Close()
 	}
-	return open(t, cfg)
+	return err == nil
+}
+
+// runsc is the one of make, unless there is one in PATH.
+func runsc(t testing.TB) string {
+	t.Helper()
+	if _, err := exec.LookPath("runsc"); err == nil {
+		return ""
+	}
+	const made = "../../../bin/tools/runsc"
+	if _, err := os.Stat(made); err != nil {
+		skip(t, "no runsc here: make runsc")
+	}
+	return made
+}
+
+// quiet logs what goes wrong into the test's own output.
+func quiet(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 }
 
 // outcome is a report with the output.
@@ -182,3 +226,13 @@ func exact(t testing.TB, want, below, above time.Duration, measure func() time.D
 
 // rootlessEnv marks the tests that run again as an ordinary user.
 const rootlessEnv = "CRUCIBLE_TEST_ROOTLESS"
+
+// open755 is a folder of the host that everyone may enter.
+func open755(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "host")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	require.NoError(t, os.Chmod(dir, 0o755))
+	return dir
+}

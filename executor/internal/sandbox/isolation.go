@@ -9,6 +9,11 @@ const (
 	LevelNone             = "none"              // nothing but limits; refused unless asked for as unsafe
 )
 
+// OneTree tells that boxes of a level have no file tree of their own: programs
+// see host folders at their own paths, as far as they may see them, and a Bind
+// at another path is an alias for arguments and variables only.
+func OneTree(level string) bool { return level == LevelLandlock || level == LevelNone }
+
 // State says how well a control holds.
 type State string
 

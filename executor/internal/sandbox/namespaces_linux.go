@@ -32,7 +32,7 @@ func openNamespaces(cfg Config) (Runtime, error) {
 // openBoxes does it, with gVisor in each box where g is not nil. runsc is the
 // runtime's from there on, even if there is an error.
 func openBoxes(cfg Config, g *gvisor) (*runtime, error) {
-	r := &runtime{log: cfg.Logger, rootless: os.Geteuid() != 0, slots: newSlots(), boxes: map[*box]struct{}{}, gvisor: g}
+	r := &runtime{level: cfg.Level, log: cfg.Logger, rootless: os.Geteuid() != 0, slots: newSlots(), boxes: map[*box]struct{}{}, gvisor: g}
 	var err error
 	if r.filter, err = filter.Build(cfg.Level == LevelNamespaces); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
@@ -56,9 +56,11 @@ func openBoxes(cfg Config, g *gvisor) (*runtime, error) {
 	return r, nil
 }
 
-// runtime is the namespaces and the namespaces-rlimit level: they differ in
-// whether there are groups.
+// runtime is every level but gvisor. The two with namespaces differ in whether
+// there are groups; the two without have confined set, and no launcher.
 type runtime struct {
+	level    string
+	confined *confinement // nil: namespaces
 	log      *slog.Logger
 	rootless bool
 	exe      *os.File
@@ -137,6 +139,9 @@ func (r *runtime) Close() error {
 	var err error
 	if r.groups != nil {
 		err = r.groups.Close()
+	}
+	if r.confined != nil && r.confined.private != nil {
+		err = errors.Join(err, r.confined.private.close())
 	}
 	if r.exe != nil {
 		err = errors.Join(err, r.exe.Close())

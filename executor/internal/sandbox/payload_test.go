@@ -276,18 +276,22 @@ func inodes(dir string) int {
 	}
 }
 
-// attackInit does to PID 1 what could end or read it, and says what worked.
-// attackInit tries to kill init and to look into it. gVisor shows everyone
-// the name and state of every process in the sandbox.
+// attackInit does to the parent, which is init, what could end or read it,
+// and says what worked. gVisor shows everyone the name and state of every
+// process in the sandbox.
 func attackInit(guest bool) int {
 	code := 0
+	init := os.Getppid()
 	for sig := 1; sig <= 64; sig++ {
-		if syscall.Kill(1, syscall.Signal(sig)) == nil {
+		if syscall.Kill(init, syscall.Signal(sig)) == nil {
 			fmt.Println("signal sent", sig)
 		}
-		for tid := 1; tid < 12; tid++ {
+		for tid := init; tid < init+12; tid++ {
 			if tid != os.Getpid() {
-				_ = unix.Tgkill(1, tid, syscall.Signal(sig))
+				_ = unix.Tgkill(init, tid, syscall.Signal(sig))
+			}
+			if unix.Tgkill(os.Getpid(), tid, 0) != nil { // none of one's own threads
+				_ = syscall.Kill(tid, syscall.Signal(sig))
 			}
 		}
 	}
@@ -295,18 +299,18 @@ func attackInit(guest bool) int {
 		if guest && (name == "status" || name == "cmdline") {
 			continue
 		}
-		f, err := os.Open("/proc/1/" + name)
+		f, err := os.Open(fmt.Sprintf("/proc/%d/%s", init, name))
 		if err == nil {
 			fmt.Println("opened", name)
 			_ = f.Close()
 			code = 1
 		}
 	}
-	if err := syscall.PtraceAttach(1); err == nil {
+	if err := syscall.PtraceAttach(init); err == nil {
 		fmt.Println("ptrace")
 		code = 1
 	}
-	if fd, err := unix.PidfdOpen(1, 0); err == nil {
+	if fd, err := unix.PidfdOpen(init, 0); err == nil {
 		if _, err := unix.PidfdGetfd(fd, 3, 0); err == nil {
 			fmt.Println("pidfd_getfd")
 			code = 1

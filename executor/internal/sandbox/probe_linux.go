@@ -26,13 +26,7 @@ const (
 func (r *runtime) Probe(ctx context.Context) (Isolation, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	level := Isolation{Level: LevelNamespaces}
-	switch {
-	case r.gvisor != nil:
-		level.Level = LevelGVisor
-	case r.groups == nil:
-		level.Level = LevelNamespacesRlimit
-	}
+	level := Isolation{Level: r.level}
 	abuses, err := r.probeAbuse(ctx)
 	if err != nil {
 		return Isolation{}, err
@@ -54,7 +48,7 @@ func (r *runtime) Probe(ctx context.Context) (Isolation, error) {
 
 // probe runs one of the probe's parts in a box of its own.
 func (r *runtime) probe(ctx context.Context, limits Limits, args ...string) (Report, string, error) {
-	b, err := r.Prepare(ctx, BoxSpec{})
+	b, err := r.Prepare(ctx, BoxSpec{self: true})
 	if err != nil {
 		return Report{}, "", err
 	}
@@ -140,9 +134,9 @@ func (r *runtime) probeLimits(ctx context.Context) ([]Control, error) {
 		state  Control
 	}{
 		{"memory_limit", []string{"memory"}, Limits{MemoryBytes: probeMemory}, func(rep Report, _ string) bool { return rep.Limit == LimitMemory }, base},
-		{"process_limit", []string{"processes"}, Limits{Processes: probeProcesses}, func(_ Report, out string) bool {
+		{"process_limit", []string{"processes"}, Limits{Processes: probeProcesses}, func(rep Report, out string) bool {
 			n, err := strconv.Atoi(out)
-			return err == nil && n < probeProcesses
+			return err == nil && n < probeProcesses || rep.Limit == LimitProcesses
 		}, base},
 		{"cpu_limit", []string{"spin"}, Limits{CPU: probeCPU, Wall: 2 * time.Second}, func(rep Report, _ string) bool { return rep.Limit == LimitCPU }, base},
 		{"wall_limit", []string{"spin"}, Limits{Wall: probeWall}, func(rep Report, _ string) bool { return rep.Limit == LimitWall }, exact},

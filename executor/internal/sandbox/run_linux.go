@@ -35,7 +35,10 @@ func (b *box) Run(ctx context.Context, cmd Command) (Report, error) {
 		b.workspace.enter()
 		defer b.workspace.leave()
 	}
-	x := &run{b: b, cmd: &cmd, messages: make(chan message, 4), over: make(chan Limit, 2)}
+	x := &run{b: b, cmd: &cmd, messages: make(chan message, 4), over: make(chan Limit, 3)}
+	if b.confined != nil {
+		defer b.confined.attend(x)()
+	}
 	return x.do(ctx)
 }
 
@@ -45,7 +48,7 @@ type run struct {
 	cmd *Command
 
 	messages chan message // from init; closed at its end
-	over     chan Limit   // an output limit was reached
+	over     chan Limit   // a limit of output or disk was reached, once for each
 	out, err *stream
 	started  wire.Started
 	ended    *wire.Ended
@@ -269,7 +272,7 @@ func (x *run) end(why Limit, poll *time.Timer) {
 	}
 	x.limit = why
 	x.killedAt = monotonic()
-	if x.b.group == nil && x.started.At != 0 {
+	if (x.b.group == nil || x.b.confined != nil) && x.started.At != 0 {
 		// Only init can tell what was used: it has to outlive its program.
 		if x.b.control.Send([]byte{wire.KindKill}) == nil {
 			poll.Reset(politeness)
@@ -295,7 +298,7 @@ func (x *run) initGone() error {
 			return nil
 		}
 	}
-	if !x.b.client.alive() {
+	if x.b.client != nil && !x.b.client.alive() {
 		return errLauncherGone
 	}
 	return errors.New("init ended without a report")
@@ -393,6 +396,8 @@ func (rep *Report) fromSamples(s *wire.Ended) {
 		rep.Limit = LimitMemory
 	case wire.SampledCPU:
 		rep.Limit = LimitCPU
+	case wire.SampledProcesses:
+		rep.Limit = LimitProcesses
 	}
 }
 

@@ -41,7 +41,7 @@ func TestOutcomes(t *testing.T) {
 			{"not found", []string{"no-such-program"}, 127, 0, "", ""},
 			{"not found by path", []string{"/no/such/program"}, 127, 0, "", ""},
 			{"not executable", []string{"/etc/passwd"}, 126, 0, "", ""},
-			{"user", []string{"sh", "-c", "id -u; id -g; pwd; hostname; umask"}, 0, 0, "1000\n1000\n/w\nsandbox\n0022\n", ""},
+			{"not root", []string{"sh", "-c", "test $(id -u) -gt 0 && test $(id -g) -gt 0"}, 0, 0, "", ""},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				o := l.run(t, nil, sandbox.Limits{StackBytes: 1 << 20}, c.argv...)
@@ -54,6 +54,10 @@ func TestOutcomes(t *testing.T) {
 				require.Equal(t, c.code == 127 || c.code == 126, o.StartError != "")
 				require.Equal(t, int64(len(c.out)), o.StdoutBytes)
 			})
+		}
+		if l.tree {
+			o := l.run(t, nil, sandbox.Limits{}, "sh", "-c", "id -u; id -g; pwd; hostname; umask")
+			require.Equal(t, "1000\n1000\n/w\nsandbox\n0022\n", o.out)
 		}
 	})
 }
@@ -155,6 +159,12 @@ func TestMemoryLimit(t *testing.T) {
 func TestProcessLimit(t *testing.T) {
 	eachLevel(t, func(t *testing.T, l level) {
 		o := l.run(t, nil, sandbox.Limits{Processes: 40, Wall: 300 * time.Millisecond, MemoryBytes: 4 << 30}, "/payload", "forkbomb")
+		if l.shared() && !l.exact { // nothing refuses: the program is ended
+			o = l.run(t, nil, sandbox.Limits{Processes: 40, MemoryBytes: 4 << 30}, "/payload", "forkbomb")
+			require.Equal(t, sandbox.LimitProcesses, o.Limit)
+			require.Equal(t, sandbox.LimitProcesses, l.run(t, nil, sandbox.Limits{Processes: 40}, "/payload", "threads", "200").Limit)
+			return
+		}
 		require.Equal(t, sandbox.LimitWall, o.Limit)
 		if l.exact && !l.guest { // the host cannot count gVisor's processes
 			require.LessOrEqual(t, o.ProcessesPeak, 41)
@@ -214,6 +224,7 @@ func TestDaemonIsDead(t *testing.T) {
 
 func TestQuotas(t *testing.T) {
 	eachLevel(t, func(t *testing.T, l level) {
+		l.only(t, l.tree, "that a quota refuses")
 		w := l.workspace(t, sandbox.WorkspaceSpec{Bytes: 1 << 20, Inodes: 50})
 		require.Equal(t, "1048576 true false\n", l.run(t, w, sandbox.Limits{}, "/payload", "fill", "/w/big").out)
 		usage, err := w.Usage()
@@ -233,6 +244,32 @@ func TestQuotas(t *testing.T) {
 
 		o = l.run(t, nil, sandbox.Limits{OpenFiles: 20}, "/payload", "descriptors")
 		require.True(t, strings.HasSuffix(o.out, " true\n"), o.out)
+	})
+}
+
+// TestQuotasAreWatched: where no file system refuses what is too much, the
+// program is ended, and what it left is removed however deep it lies.
+func TestQuotasAreWatched(t *testing.T) {
+	eachLevel(t, func(t *testing.T, l level) {
+		l.only(t, !l.tree, "that a quota is watched")
+		for _, script := range []string{
+			"while :; do head -c 65536 /dev/zero > f$((i=i+1)); done",
+			"while :; do : > f$((i=i+1)); done",
+			"while mkdir d && cd -P d; do :; done; sleep 10",
+			"cd $0; while :; do head -c 65536 /dev/zero >> f$((i=i+1)); done",
+		} {
+			w := l.workspace(t, sandbox.WorkspaceSpec{Bytes: 1 << 20, Inodes: 2000})
+			o := l.run(t, w, sandbox.Limits{Wall: 20 * time.Second}, "sh", "-c", script, "/tmp")
+			require.Equal(t, sandbox.LimitDisk, o.Limit, script)
+			require.Equal(t, int(syscall.SIGKILL), o.Signal)
+			usage, err := w.Usage()
+			require.NoError(t, err)
+			require.Equal(t, !strings.Contains(script, "$0"), usage.Full(), "%s: %+v", script, usage)
+		}
+		w := l.workspace(t, sandbox.WorkspaceSpec{Bytes: 1 << 20})
+		require.ErrorIs(t, w.WriteFile("big", make([]byte, 2<<20), 0o644), syscall.ENOSPC)
+		o := l.run(t, w, sandbox.Limits{}, "/payload", "fill", "/w/big")
+		require.Equal(t, "4194304 false true\n", o.out, "one file is held by a resource limit")
 	})
 }
 

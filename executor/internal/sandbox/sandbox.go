@@ -119,6 +119,8 @@ type BoxSpec struct {
 	Hostname  string // empty: "sandbox"
 	TmpBytes  int64  // quota of /tmp and /dev/shm; 0: 64 MiB
 	TmpInodes int64  // 0: 16,384
+
+	self bool // the program is this one: the probe
 }
 
 // Box runs one command. It must be closed whether or not it ran.
@@ -175,13 +177,17 @@ type Limit string
 // The limits that a report can name. A program that went away by itself has
 // LimitNone, though it may have met EAGAIN, ENOSPC or EMFILE before.
 const (
-	LimitNone      Limit = ""
-	LimitWall      Limit = "wall"
-	LimitCPU       Limit = "cpu"
-	LimitMemory    Limit = "oom"
-	LimitStdout    Limit = "stdout"
-	LimitStderr    Limit = "stderr"
-	LimitFileSize  Limit = "file_size" // the main process died of SIGXFSZ
+	LimitNone     Limit = ""
+	LimitWall     Limit = "wall"
+	LimitCPU      Limit = "cpu"
+	LimitMemory   Limit = "oom"
+	LimitStdout   Limit = "stdout"
+	LimitStderr   Limit = "stderr"
+	LimitFileSize Limit = "file_size" // the main process died of SIGXFSZ
+	// Where no file system and no counter refuse what is too much, the program
+	// is ended for it.
+	LimitDisk      Limit = "disk"
+	LimitProcesses Limit = "processes"
 	LimitCancelled Limit = "cancelled" // the context ended
 )
 

@@ -32,9 +32,10 @@ const resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_N
 
 type workspace struct {
 	r       *runtime
-	client  *client // the launcher that holds it
+	client  *client // the launcher that holds it; nil without namespaces
 	id      int64
-	hostUID int64 // 0: rootless
+	folder  *folder // where it is on a disk; nil with namespaces
+	hostUID int64   // 0: rootless
 
 	mu      sync.Mutex
 	root    *os.File
@@ -60,6 +61,9 @@ func (r *runtime) NewWorkspace(ctx context.Context, spec WorkspaceSpec) (Workspa
 	size, inodes, err := scratch("workspace", spec.Bytes, spec.Inodes)
 	if err != nil {
 		return nil, err
+	}
+	if r.confined != nil {
+		return r.newConfinedWorkspace(size, inodes)
 	}
 	c, err := r.launcher()
 	if err != nil {
@@ -110,9 +114,33 @@ func (w *workspace) release() {
 	w.holders--
 	last := w.holders == 0
 	w.mu.Unlock()
-	if last && w.hostUID != 0 {
-		w.r.slots.give(w.hostUID)
+	if !last {
+		return
 	}
+	free := func() {
+		if w.hostUID != 0 {
+			w.r.slots.give(w.hostUID)
+		}
+	}
+	if w.folder == nil {
+		free()
+		return
+	}
+	w.r.aside(func() {
+		w.folder.private.remove(w.folder)
+		free()
+	})
+}
+
+// room refuses what does not fit, where the file system does not.
+func (w *workspace) room(root int, size int64) error {
+	if w.folder == nil {
+		return nil
+	}
+	if u := w.folder.measure(root); u.Bytes+size > u.MaxBytes || u.Inodes >= u.MaxInodes {
+		return unix.ENOSPC
+	}
+	return nil
 }
 
 // enter and leave frame the run of a command.
@@ -146,6 +174,9 @@ func (w *workspace) WriteFile(name string, content []byte, mode fs.FileMode) err
 		return err
 	}
 	return w.locked(func(root int) error {
+		if err := w.room(root, int64(len(content))); err != nil {
+			return fileError(name, err)
+		}
 		dir, base := path.Split(name)
 		parent, err := w.mkdirs(root, strings.TrimSuffix(dir, "/"))
 		if err != nil {
@@ -338,6 +369,9 @@ func (w *workspace) Usage() (Usage, error) {
 	if w.root == nil {
 		return Usage{}, ErrClosed
 	}
+	if w.folder != nil {
+		return w.folder.measure(int(w.root.Fd())), nil
+	}
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(w.root.Fd()), &st); err != nil {
 		return Usage{}, fmt.Errorf("workspace: %w", err)
@@ -357,6 +391,10 @@ func (w *workspace) Close() error {
 		return nil
 	}
 	err := root.Close()
+	if w.folder != nil {
+		w.release()
+		return err
+	}
 	w.r.aside(func() {
 		// With its launcher the mount is gone already.
 		if w.client.alive() {

@@ -45,6 +45,7 @@ func TestWorkspaceKeepsFiles(t *testing.T) {
 
 func TestWorkspaceReadOnly(t *testing.T) {
 	eachLevel(t, func(t *testing.T, l level) {
+		l.only(t, l.confined, "that a folder is read-only")
 		w := l.workspace(t, sandbox.WorkspaceSpec{})
 		require.NoError(t, w.WriteFile("f", []byte("x"), 0o644))
 		b, err := l.Prepare(t.Context(), sandbox.BoxSpec{Workspace: w, WorkspaceReadOnly: true})
@@ -83,6 +84,7 @@ func TestPlantedFiles(t *testing.T) {
 
 func TestWorkspaceList(t *testing.T) {
 	eachLevel(t, func(t *testing.T, l level) {
+		l.only(t, l.tree, "sockets with names, and every mode of a file")
 		w := l.workspace(t, sandbox.WorkspaceSpec{})
 		require.NoError(t, w.WriteFile("b/in.txt", []byte("one\n"), 0o644))
 		deep := strings.TrimSuffix(strings.Repeat("d/", sandbox.MaxPathDepth), "/")

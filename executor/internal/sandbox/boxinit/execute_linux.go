@@ -106,7 +106,7 @@ func startAsUser(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error
 func attend(c *wire.Conn, p *program) error {
 	var watch *sampler
 	if p.cmd.Sample {
-		watch = startSampler(p.cmd)
+		watch = startSampler(p.cmd, everyone())
 		go obey(c)
 	}
 	ended, err := p.reap()

@@ -20,23 +20,34 @@ func becomeUser(s *wire.Setup, groups []int) error {
 	if err := joinGroups(groups); err != nil {
 		return err
 	}
+	if err := changeUser(s.UID, s.GID, s.KeepGroups); err != nil {
+		return err
+	}
+	return surrender(s.Filter)
+}
+
+// changeUser makes the calling thread another user, for good.
+func changeUser(uid, gid int64, keepGroups bool) error {
 	if err := dropBounding(); err != nil {
 		return err
 	}
 	if err := raw("securebits", unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, secureBits, 0); err != nil {
 		return err
 	}
-	if !s.KeepGroups {
+	if !keepGroups {
 		if err := raw("setgroups", unix.SYS_SETGROUPS, 0, 0, 0); err != nil {
 			return err
 		}
 	}
-	if err := raw("setresgid", unix.SYS_SETRESGID, uintptr(s.GID), uintptr(s.GID), uintptr(s.GID)); err != nil {
+	if err := raw("setresgid", unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid)); err != nil {
 		return err
 	}
-	if err := raw("setresuid", unix.SYS_SETRESUID, uintptr(s.UID), uintptr(s.UID), uintptr(s.UID)); err != nil {
-		return err
-	}
+	return raw("setresuid", unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
+}
+
+// surrender gives up every capability of the calling thread for good, and
+// puts it under the filter.
+func surrender(filter string) error {
 	if err := raw("clear ambient set", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0); err != nil {
 		return err
 	}
@@ -48,7 +59,10 @@ func becomeUser(s *wire.Setup, groups []int) error {
 	if err := raw("no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
 		return err
 	}
-	return installFilter(s.Filter)
+	if filter == "" {
+		return nil
+	}
+	return installFilter(filter)
 }
 
 // joinGroups moves the calling thread into the groups whose tasks files these

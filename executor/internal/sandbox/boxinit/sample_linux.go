@@ -17,11 +17,30 @@ const (
 	clockTick   = int64(10 * time.Millisecond) // USER_HZ is 100 on every Linux
 )
 
+// watched is whose processes a sampler adds up.
+type watched struct {
+	members    func() []int // all but this process
+	kill       func()
+	ownCPU     int64 // nanoseconds that are not the program's
+	limitTasks int64 // processes and threads, where no resource limit counts them; 0: none
+}
+
+// everyone is what the first process of a pid namespace watches.
+func everyone() watched {
+	return watched{
+		members: func() []int {
+			return slices.DeleteFunc(numbered("/proc"), func(pid int) bool { return pid == 1 })
+		},
+		kill: func() { _ = unix.Kill(-1, unix.SIGKILL) },
+	}
+}
+
 // sampler stands in for cgroups where there are none: it adds up what the
 // box's processes hold and have used, and kills them all above a limit. It
 // is an approximation, and reported as one: memory between two samples, and
 // CPU of children whose parent ignores SIGCHLD, go unseen.
 type sampler struct {
+	watched
 	quit, done chan struct{}
 	limitBytes int64
 	limitCPU   int64
@@ -29,9 +48,9 @@ type sampler struct {
 	peakBytes, peakProcs, ended int64
 }
 
-func startSampler(cmd *wire.Command) *sampler {
+func startSampler(cmd *wire.Command, of watched) *sampler {
 	s := &sampler{
-		quit: make(chan struct{}), done: make(chan struct{}),
+		watched: of, quit: make(chan struct{}), done: make(chan struct{}),
 		limitBytes: cmd.SampleMemory, limitCPU: cmd.SampleCPU,
 	}
 	go s.loop()
@@ -52,17 +71,19 @@ func (s *sampler) loop() {
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
 	for {
-		bytes, cpu, procs := sampleAll(s.limitBytes)
-		s.peakBytes, s.peakProcs = max(s.peakBytes, bytes), max(s.peakProcs, procs)
+		now := s.sample()
+		s.peakBytes, s.peakProcs = max(s.peakBytes, now.bytes), max(s.peakProcs, now.procs)
 		switch {
 		case s.ended != wire.SampledNothing:
-		case s.limitBytes > 0 && bytes > s.limitBytes:
+		case s.limitBytes > 0 && now.bytes > s.limitBytes:
 			s.ended = wire.SampledMemory
-		case s.limitCPU > 0 && cpu > s.limitCPU:
+		case s.limitCPU > 0 && now.cpu > s.limitCPU:
 			s.ended = wire.SampledCPU
+		case s.limitTasks > 0 && now.tasks > s.limitTasks:
+			s.ended = wire.SampledProcesses
 		}
 		if s.ended != wire.SampledNothing {
-			_ = unix.Kill(-1, unix.SIGKILL)
+			s.kill()
 		}
 		select {
 		case <-s.quit:
@@ -72,46 +93,42 @@ func (s *sampler) loop() {
 	}
 }
 
-// sampleAll sums over every process of the box except this one: memory in
-// bytes, CPU time in nanoseconds, and their number. Pages that processes share
-// count for each, unless the sum is above limit: then it is taken again, with
-// care, because that costs a walk through all page tables.
-func sampleAll(limit int64) (bytes, cpu, procs int64) {
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return 0, 0, 0
-	}
-	names, _ := dir.Readdirnames(-1)
-	_ = dir.Close()
-	names = slices.DeleteFunc(names, func(name string) bool { return name[0] < '0' || name[0] > '9' || name == "1" })
-	for _, name := range names {
-		held, _ := sum("/proc/"+name+"/status", inProcess, inTables)
-		bytes += held
-		if stat, err := os.ReadFile("/proc/" + name + "/stat"); err == nil {
-			// The name in parentheses may hold anything: fields count from after it.
-			text := string(stat)
-			if f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:]); len(f) > 14 {
-				cpu += (number(f[13]) + number(f[14])) * clockTick // of its children that ended
-			}
+// held is what all processes hold at one moment, and have used.
+type held struct{ bytes, cpu, procs, tasks int64 }
+
+// sample sums over every process of the box: memory in bytes, CPU time in
+// nanoseconds, and their number. Pages that processes share count for each,
+// unless the sum is above the limit: then it is taken again, with care,
+// because that costs a walk through all page tables.
+func (s *sampler) sample() held {
+	now := held{cpu: -s.ownCPU}
+	pids := s.members()
+	for _, pid := range pids {
+		now.procs++
+		bytes, _ := sum(pid, "status", inProcess, inTables)
+		now.bytes += bytes
+		if f := statOf(pid); len(f) > 17 {
+			now.cpu += (number(f[13]) + number(f[14])) * clockTick // of its children that ended
+			now.tasks += number(f[17])
 		}
-		cpu += cpuClock(number(name))
+		now.cpu += cpuClock(int64(pid))
 	}
-	if limit > 0 && bytes > limit {
-		bytes = 0
-		for _, name := range names {
-			held, ok := sum("/proc/"+name+"/smaps_rollup", inShares)
+	if s.limitBytes > 0 && now.bytes > s.limitBytes {
+		now.bytes = 0
+		for _, pid := range pids {
+			bytes, ok := sum(pid, "smaps_rollup", inShares)
 			if !ok {
-				held, _ = sum("/proc/"+name+"/status", inProcess)
+				bytes, _ = sum(pid, "status", inProcess)
 			}
-			tables, _ := sum("/proc/"+name+"/status", inTables)
-			bytes += held + tables
+			tables, _ := sum(pid, "status", inTables)
+			now.bytes += bytes + tables
 		}
 	}
 	var usage unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_CHILDREN, &usage) == nil {
-		cpu += usage.Utime.Nano() + usage.Stime.Nano()
+		now.cpu += usage.Utime.Nano() + usage.Stime.Nano()
 	}
-	return bytes, cpu, int64(len(names))
+	return now
 }
 
 // Lines of /proc/PID/status and smaps_rollup: what a process holds, its share
@@ -123,10 +140,10 @@ var (
 	inTables  = []string{"VmPTE"}
 )
 
-// sum adds up lines of a file of the form "Key:   123 kB", in bytes. A
-// program's name, which is in there too, has no line end of its own.
-func sum(file string, keys ...[]string) (bytes int64, ok bool) {
-	text, err := os.ReadFile(file)
+// sum adds up lines of a process's file of the form "Key:   123 kB", in bytes.
+// A program's name, which is in there too, has no line end of its own.
+func sum(pid int, file string, keys ...[]string) (bytes int64, ok bool) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/" + file)
 	if err != nil {
 		return 0, false
 	}

@@ -60,24 +60,34 @@ const newNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID 
 // among themselves on the box's loopback.
 var families = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6}
 
-// Build returns the filter as the kernel takes it: an array of struct
-// sock_filter. counted says that a cgroup counts the memory of the box.
+// Build returns the filter of programs in namespaces as the kernel takes it:
+// an array of struct sock_filter. counted says that a cgroup counts the memory
+// of the box.
 func Build(counted bool) (string, error) {
 	info, err := arch.GetInfo("")
 	if err != nil {
 		return "", fmt.Errorf("seccomp: %w", err)
 	}
-	missing := enosys
-	if !counted {
-		missing = slices.Concat(enosys, uncounted)
+	return build(info, eperm, missing(counted), nil, sockets(families, "socket", "socketpair"))
+}
+
+// missing are the calls that programs are told do not exist.
+func missing(counted bool) []string {
+	if counted {
+		return enosys
 	}
+	return slices.Concat(enosys, uncounted)
+}
+
+// build adds to the calls that are denied everywhere.
+func build(info *arch.Info, denied, missing []string, head []bpf.Instruction, sockets []seccomp.NameWithConditions) (string, error) {
 	policy := seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
 		Syscalls: []seccomp.SyscallGroup{
-			{Action: errno(unix.EPERM), Names: known(info, eperm)},
+			{Action: errno(unix.EPERM), Names: known(info, denied)},
 			{Action: errno(unix.ENOSYS), Names: known(info, missing)},
 			{Action: errno(unix.EPERM), NamesWithCondtions: arguments()},
-			{Action: errno(unix.EAFNOSUPPORT), NamesWithCondtions: sockets("socket", "socketpair")},
+			{Action: errno(unix.EAFNOSUPPORT), NamesWithCondtions: sockets},
 		},
 	}
 	program, err := policy.Assemble()
@@ -86,11 +96,11 @@ func Build(counted bool) (string, error) {
 	}
 	// The library lets calls of another architecture through where the default
 	// is to allow; a 32-bit program would walk past the list.
-	head := []bpf.Instruction{
+	head = append([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: offsetArch, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
 		bpf.RetConstant{Val: uint32(errno(unix.ENOSYS))},
-	}
+	}, head...)
 	// Typing into a terminal, and into the console's selection.
 	head = append(head, denyWord(unix.SYS_IOCTL, 1, unix.TIOCSTI, unix.TIOCLINUX, unix.TIOCCONS)...)
 	// Filters by the older door, and the layout of one's own memory map.
@@ -143,7 +153,7 @@ func arguments() []seccomp.NameWithConditions {
 }
 
 // sockets denies every family but those that stay.
-func sockets(calls ...string) []seccomp.NameWithConditions {
+func sockets(families []uint64, calls ...string) []seccomp.NameWithConditions {
 	var list []seccomp.NameWithConditions
 	for _, call := range calls {
 		var other seccomp.ArgumentConditions

@@ -16,12 +16,18 @@ const (
 // The kernel looks at no more than that word of an int argument, so a
 // comparison of all 64 bits, which is what the library offers, would be
 // walked past by setting a high bit.
-func denyWord(number uint32, arg uint32, values ...uint32) []bpf.Instruction {
+func denyWord(number, arg uint32, values ...uint32) []bpf.Instruction {
+	return denyMasked(number, arg, ^uint32(0), values...)
+}
+
+// denyMasked does so as far as mask covers the word.
+func denyMasked(number, arg, mask uint32, values ...uint32) []bpf.Instruction {
 	n := len(values)
 	block := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offsetNumber, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: number, SkipTrue: uint8(n + 3)},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: number, SkipTrue: uint8(n + 4)},
 		bpf.LoadAbsolute{Off: offsetArgs + 8*arg, Size: 4},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask},
 	}
 	for i, v := range values {
 		block = append(block, bpf.JumpIf{Cond: bpf.JumpEqual, Val: v, SkipTrue: uint8(n - i)})
@@ -30,4 +36,20 @@ func denyWord(number uint32, arg uint32, values ...uint32) []bpf.Instruction {
 		bpf.Jump{Skip: 1},
 		bpf.RetConstant{Val: uint32(errno(unix.EPERM))},
 	)
+}
+
+// onlyWord denies a call unless the low word of an argument, as far as mask
+// covers it, is one of values.
+func onlyWord(number, arg, mask uint32, values ...uint32) []bpf.Instruction {
+	n := len(values)
+	block := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: offsetNumber, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: number, SkipTrue: uint8(n + 3)},
+		bpf.LoadAbsolute{Off: offsetArgs + 8*arg, Size: 4},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask},
+	}
+	for i, v := range values {
+		block = append(block, bpf.JumpIf{Cond: bpf.JumpEqual, Val: v, SkipTrue: uint8(n - i)})
+	}
+	return append(block, bpf.RetConstant{Val: uint32(errno(unix.EPERM))})
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
 )
 
-// The leader of init's threads must stay the privileged one, and only here is
+// The leader of init's threads must stay the privileged one, and the one of
+// the process that becomes the program must be the one that does; only here is
 // the main goroutine sure to be on it.
 func init() {
-	if len(os.Args) > 0 && os.Args[0] == wire.InitArg {
+	if len(os.Args) > 0 && (os.Args[0] == wire.InitArg || os.Args[0] == wire.ProgramArg) {
 		runtime.LockOSThread()
 	}
 }
@@ -29,6 +30,10 @@ func Run(argv0 string) {
 		launcher.Main()
 	case wire.InitArg:
 		boxinit.Main()
+	case wire.ConfinedArg:
+		boxinit.ConfinedMain()
+	case wire.ProgramArg:
+		boxinit.ProgramMain()
 	case wire.ProbeArg:
 		probe.Main()
 	}

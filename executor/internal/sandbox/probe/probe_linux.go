@@ -165,6 +165,9 @@ func capabilities() error {
 			return nil
 		}
 	}
+	if noNewPrivs() != nil {
+		return unix.EPERM // what is left in the bounding set cannot be got any more
+	}
 	for c := range uintptr(40) {
 		if v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0); err == nil && v != 0 {
 			return nil

@@ -16,6 +16,9 @@ const (
 	KindStarted // init to executor: the program runs, or why it does not
 	KindEnded   // init to executor: the program ended and nothing is left alive
 	KindFatal   // init to executor: the box is of no use
+
+	KindConfine  // executor to a confined init, and on to the program's process: what it may
+	KindLaunched // the program's process to its init: it becomes the program now, or could not
 )
 
 // Descriptors with which init is born.
@@ -42,6 +45,9 @@ const (
 	LauncherArg = "crucible-sandbox-launcher"
 	InitArg     = "crucible-sandbox-init"
 	ProbeArg    = "crucible-sandbox-probe"
+	// Where there are no namespaces: init, and what becomes the program.
+	ConfinedArg = "crucible-sandbox-confined"
+	ProgramArg  = "crucible-sandbox-program"
 )
 
 // Bind is a read-only view of a host path in a box.
@@ -239,6 +245,7 @@ const (
 	SampledNothing int64 = iota
 	SampledMemory
 	SampledCPU
+	SampledProcesses
 )
 
 // Ended is the end of the program, sent when nothing else lives in the box.
