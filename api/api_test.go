@@ -158,6 +158,11 @@ type evaluation struct {
 			Preview   bool   `json:"preview"`
 			URL       string `json:"url"`
 		}
+		Artifacts []struct {
+			Path, Data, Encoding, URL, Error string
+			Bytes                            int64
+		} `json:"artifacts"`
+		ArtifactsCut bool `json:"artifacts_cut"`
 	} `json:"result"`
 	Links struct {
 		Self, Events, Stdout, Stderr, Cancel, Retry string

@@ -39,6 +39,17 @@ func (w *player) Enqueue(_ context.Context, d eval.Dispatch) error {
 		}
 		lease := eval.Lease{Key: e.Key, Attempt: e.Attempt}
 		outcome := accepted("hello\n")
+		if len(e.Spec.Artifacts) > 0 {
+			outcome.Result.Artifacts = []eval.Artifact{{Path: "plot.svg", SHA256: "5f70", Content: stream([]byte("<svg/>"))}}
+		}
+		for i, t := range e.Spec.Tests { // all but the first fail
+			one := eval.TestResult{Name: t.Name, Verdict: eval.Accepted}
+			if i > 0 {
+				outcome.Result.Verdict, outcome.Result.Cause = eval.WrongAnswer, eval.CauseTest
+				one = eval.TestResult{Name: t.Name, Verdict: eval.WrongAnswer, Cause: eval.CauseTest, Message: `word 1 is "3.0", expected "2"`}
+			}
+			outcome.Result.Tests = append(outcome.Result.Tests, one)
+		}
 		if strings.Contains(e.Spec.Code.String(), "sleep") {
 			w.untilCancelled(lease)
 			outcome = eval.Outcome{Cancelled: true}
@@ -133,7 +144,7 @@ func TestEveryExampleInTheDocs(t *testing.T) {
 	for path, item := range contract.Paths.Map() {
 		for method := range item.Operations() {
 			if strings.HasPrefix(path, "/api/v1") {
-				at := method + " " + strings.NewReplacer("{stream}", "stdout", "{name}", "low").Replace(path)
+				at := method + " " + strings.NewReplacer("{stream}", "stdout", "{index}", "0", "{name}", "low").Replace(path)
 				require.True(t, seen[at], "docs/api.md has no example of %s", at)
 			}
 		}

@@ -56,6 +56,7 @@ type Evaluation struct {
 // streams. Lists are made of summaries.
 func (e Evaluation) Summary() Evaluation {
 	e.Spec.Code, e.Spec.Files, e.Spec.Stdin, e.Spec.Tests, e.Spec.Env, e.Spec.Args = nil, nil, nil, nil, nil, nil
+	e.Spec.Checker, e.Spec.Artifacts = Checker{}, nil
 	if e.Result != nil {
 		e.Result = e.Result.summary()
 	}

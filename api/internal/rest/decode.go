@@ -57,6 +57,9 @@ func locate(raw json.RawMessage, t reflect.Type, at string) (bad []eval.FieldErr
 		t = t.Elem()
 	}
 	_, own := reflect.New(t).Interface().(json.Unmarshaler)
+	if t.Kind() == reflect.Struct && len(jsonFields(t)) > 0 && bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) {
+		own = false // an object, field by field
+	}
 	switch {
 	case own:
 		if err := json.Unmarshal(raw, reflect.New(t).Interface()); err != nil {
@@ -105,7 +108,7 @@ func wrongType(t reflect.Type, err error) string {
 	if !ok {
 		return strings.TrimPrefix(err.Error(), "json: ")
 	}
-	want := map[reflect.Kind]string{reflect.Int64: "a whole number of at most 63 bits", reflect.Int: "a whole number", reflect.String: "a string", reflect.Bool: "true or false"}[t.Kind()]
+	want := map[reflect.Kind]string{reflect.Int64: "a whole number of at most 63 bits", reflect.Int: "a whole number", reflect.Float64: "a number", reflect.String: "a string", reflect.Bool: "true or false"}[t.Kind()]
 	if want == "" {
 		want = t.Kind().String()
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"strconv"
 	"time"
@@ -52,17 +53,9 @@ func (a *API) output(c echo.Context) error {
 	if err := q.err(); err != nil {
 		return err
 	}
-	ctx := c.Request().Context()
-	e, err := a.Store.Get(ctx, key)
+	e, err := a.ended(c.Request().Context(), key, "output")
 	if err != nil {
 		return err
-	}
-	if !e.Status.Terminal() {
-		return &eval.Error{Kind: eval.KindConflict, Status: e.Status,
-			Message: fmt.Sprintf("the evaluation is %s; its output is here when it has ended, and at %s/events before", e.Status, pathOf(e.ID))}
-	}
-	if e.Result == nil {
-		return eval.Errorf(eval.KindNotFound, "the evaluation is %s and the program never ran: there is no output", e.Status)
 	}
 	part := "run"
 	stdout, stderr := e.Result.Stdout, e.Result.Stderr
@@ -80,7 +73,33 @@ func (a *API) output(c echo.Context) error {
 	if name == "stderr" {
 		s = stderr
 	}
-	content, err := a.open(ctx, s)
+	if s.Truncated {
+		c.Response().Header().Set("Crucible-Truncated", "true")
+	}
+	return a.serve(c, e, s, part+"-"+name, string(e.ID)+"-"+name)
+}
+
+// ended returns an evaluation that has a result, which never changes.
+func (a *API) ended(ctx context.Context, key eval.Key, what string) (eval.Evaluation, error) {
+	e, err := a.Store.Get(ctx, key)
+	if err != nil {
+		return e, err
+	}
+	if !e.Status.Terminal() {
+		return e, &eval.Error{Kind: eval.KindConflict, Status: e.Status,
+			Message: fmt.Sprintf("the evaluation is %s; its %s is here when it has ended, and what it prints at %s/events before", e.Status, what, pathOf(e.ID))}
+	}
+	if e.Result == nil {
+		return e, eval.Errorf(eval.KindNotFound, "the evaluation is %s and the program never ran: there is no %s", e.Status, what)
+	}
+	return e, nil
+}
+
+// serve answers with the bytes of a stream, or the ranges of it that are
+// asked for, to be kept as a file: a browser must never take what a program
+// wrote for a page of this server.
+func (a *API) serve(c echo.Context, e eval.Evaluation, s eval.Stream, part, filename string) error {
+	content, err := a.open(c.Request().Context(), s)
 	if err != nil {
 		return err
 	}
@@ -88,13 +107,10 @@ func (a *API) output(c echo.Context) error {
 
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, echo.MIMEOctetStream)
-	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s-%s"`, e.ID, name))
+	h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": filename}))
 	h.Set("Cache-Control", "private, no-cache")
 	// An evaluation that has ended never changes, so its id names the bytes.
-	h.Set("ETag", fmt.Sprintf(`"%s-%s-%s"`, e.ID, part, name))
-	if s.Truncated {
-		h.Set("Crucible-Truncated", "true")
-	}
+	h.Set("ETag", fmt.Sprintf(`"%s-%s"`, e.ID, part))
 	var ended time.Time
 	if e.FinishedAt != nil {
 		ended = *e.FinishedAt
@@ -118,7 +134,7 @@ func (w *rangeWriter) WriteHeader(status int) {
 		return
 	}
 	w.refused = true
-	p := problem.From(eval.Invalid([]eval.FieldError{{Field: "Range", Message: fmt.Sprintf("asks for what is not there: the output has %d bytes", w.size)}}))
+	p := problem.From(eval.Invalid([]eval.FieldError{{Field: "Range", Message: fmt.Sprintf("asks for what is not there: there are %d bytes", w.size)}}))
 	p.Status, p.Title = status, "There are no such bytes"
 	h := w.Header()
 	h.Set(echo.HeaderContentType, problem.MediaType)

@@ -260,15 +260,19 @@ func (a *API) retryPolicies(c echo.Context) error {
 
 // Granted says what this server grants.
 type Granted struct {
-	Default          eval.Limits `json:"default"`
-	Min              eval.Limits `json:"min"`
-	Max              eval.Limits `json:"max"`
-	MaxProgramBytes  int64       `json:"max_program_bytes"`
-	MaxTests         int         `json:"max_tests"`
-	MaxFiles         int         `json:"max_files"`
-	MaxBatch         int         `json:"max_batch"`
-	MaxWaitMS        int64       `json:"max_wait_ms"`
-	MaxRunAheadHours float64     `json:"max_run_ahead_hours"`
+	Default           eval.Limits `json:"default"`
+	Min               eval.Limits `json:"min"`
+	Max               eval.Limits `json:"max"`
+	MaxProgramBytes   int64       `json:"max_program_bytes"`
+	MaxTests          int         `json:"max_tests"`
+	MaxFiles          int         `json:"max_files"`
+	MaxTestsWallMS    int64       `json:"max_tests_wall_ms"`
+	MaxArtifacts      int         `json:"max_artifacts"`
+	MaxArtifactBytes  int64       `json:"max_artifact_bytes"`
+	MaxArtifactsBytes int64       `json:"max_artifacts_bytes"`
+	MaxBatch          int         `json:"max_batch"`
+	MaxWaitMS         int64       `json:"max_wait_ms"`
+	MaxRunAheadHours  float64     `json:"max_run_ahead_hours"`
 }
 
 func (a *API) limits(c echo.Context) error {
@@ -276,7 +280,12 @@ func (a *API) limits(c echo.Context) error {
 		return err
 	}
 	p := a.Policy
-	return c.JSON(http.StatusOK, Granted{p.Default, p.Min, p.Max, p.MaxProgramBytes, p.MaxTests, p.MaxFiles, maxBatch, a.MaxWait.Milliseconds(), p.MaxRunAhead.Hours()})
+	return c.JSON(http.StatusOK, Granted{
+		Default: p.Default, Min: p.Min, Max: p.Max,
+		MaxProgramBytes: p.MaxProgramBytes, MaxTests: p.MaxTests, MaxFiles: p.MaxFiles, MaxTestsWallMS: p.MaxTestsWall.Milliseconds(),
+		MaxArtifacts: p.MaxArtifacts, MaxArtifactBytes: p.MaxArtifactBytes, MaxArtifactsBytes: p.MaxArtifactsBytes,
+		MaxBatch: maxBatch, MaxWaitMS: a.MaxWait.Milliseconds(), MaxRunAheadHours: p.MaxRunAhead.Hours(),
+	})
 }
 
 // StorageReport says where data is kept.

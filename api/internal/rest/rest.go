@@ -87,6 +87,8 @@ func (a *API) Routes(e *echo.Echo) {
 	v1.GET("/evaluations/:id/events", a.events)
 	v1.GET("/evaluations/:id/output/:stream", a.output)
 	v1.HEAD("/evaluations/:id/output/:stream", a.output)
+	v1.GET("/evaluations/:id/artifacts/:index", a.artifact)
+	v1.HEAD("/evaluations/:id/artifacts/:index", a.artifact)
 	v1.GET("/events", a.feed)
 
 	v1.GET("/queues", a.queues)

@@ -53,13 +53,15 @@ type Result struct {
 	Verdict eval.Verdict `json:"verdict"`
 	Cause   eval.Cause   `json:"cause,omitempty"`
 	eval.Usage
-	Explanation string           `json:"explanation,omitempty"`
-	Stdout      Stream           `json:"stdout"`
-	Stderr      Stream           `json:"stderr"`
-	Compile     *Phase           `json:"compile,omitempty"`
-	Tests       []Test           `json:"tests,omitempty"`
-	Language    eval.LanguageRef `json:"language"`
-	Isolation   eval.Isolation   `json:"isolation"`
+	Explanation  string           `json:"explanation,omitempty"`
+	Stdout       Stream           `json:"stdout"`
+	Stderr       Stream           `json:"stderr"`
+	Compile      *Phase           `json:"compile,omitempty"`
+	Tests        []Test           `json:"tests,omitempty"`
+	Artifacts    []Artifact       `json:"artifacts,omitempty"`
+	ArtifactsCut bool             `json:"artifacts_cut,omitempty"`
+	Language     eval.LanguageRef `json:"language"`
+	Isolation    eval.Isolation   `json:"isolation"`
 }
 
 // Phase is the compilation.
@@ -74,9 +76,22 @@ type Test struct {
 	Name    string       `json:"name,omitempty"`
 	Verdict eval.Verdict `json:"verdict"`
 	Cause   eval.Cause   `json:"cause,omitempty"`
+	Message string       `json:"message,omitempty"`
 	eval.Usage
 	Stdout Stream `json:"stdout"`
 	Stderr Stream `json:"stderr"`
+}
+
+// Artifact is a file that the program left: with its data when it is short,
+// and in any case at url; or why it could not be brought back.
+type Artifact struct {
+	Path     string `json:"path"`
+	Bytes    int64  `json:"bytes"`
+	SHA256   string `json:"sha256,omitempty"`
+	Data     string `json:"data,omitempty"`
+	Encoding string `json:"encoding,omitempty"`
+	URL      string `json:"url,omitempty"`
+	Error    string `json:"error,omitempty"`
 }
 
 // Stream is what a program wrote to stdout or stderr. When preview is true,
@@ -124,7 +139,7 @@ func view(e eval.Evaluation) Evaluation {
 		v.Links.RetryOf = pathOf(e.RetryOf)
 	}
 	if e.Result != nil {
-		v.Result = viewResult(*e.Result, outputPath(e.ID, ""))
+		v.Result = viewResult(e.ID, *e.Result)
 		v.Links.Stdout, v.Links.Stderr = v.Result.Stdout.URL, v.Result.Stderr.URL
 	}
 	return v
@@ -134,12 +149,15 @@ func view(e eval.Evaluation) Evaluation {
 func brief(e eval.Evaluation) Evaluation {
 	s := &e.Spec
 	s.Code, s.Files, s.Stdin, s.Tests, s.Env, s.Args = nil, nil, nil, nil, nil, nil
+	s.Checker, s.Artifacts = eval.Checker{}, nil
 	return view(e)
 }
 
-func viewResult(r eval.Result, url func(stream string) string) *Result {
+func viewResult(id eval.ID, r eval.Result) *Result {
+	url := outputPath(id, "")
 	v := &Result{
-		Verdict: r.Verdict, Cause: r.Cause, Usage: r.Usage, Explanation: r.Explanation, Language: r.Language, Isolation: r.Isolation,
+		ArtifactsCut: r.ArtifactsCut,
+		Verdict:      r.Verdict, Cause: r.Cause, Usage: r.Usage, Explanation: r.Explanation, Language: r.Language, Isolation: r.Isolation,
 		Stdout: viewStream(r.Stdout, url("stdout")), Stderr: viewStream(r.Stderr, url("stderr")),
 	}
 	if c := r.Compile; c != nil {
@@ -147,8 +165,22 @@ func viewResult(r eval.Result, url func(stream string) string) *Result {
 	}
 	for i, t := range r.Tests {
 		part := partTest(i)
-		v.Tests = append(v.Tests, Test{t.Name, t.Verdict, t.Cause, t.Usage,
+		v.Tests = append(v.Tests, Test{t.Name, t.Verdict, t.Cause, t.Message, t.Usage,
 			viewStream(t.Stdout, url("stdout")+part), viewStream(t.Stderr, url("stderr")+part)})
+	}
+	for i, a := range r.Artifacts {
+		v.Artifacts = append(v.Artifacts, viewArtifact(a, artifactPath(id, i)))
+	}
+	return v
+}
+
+func viewArtifact(a eval.Artifact, url string) Artifact {
+	v := Artifact{Path: a.Path, Bytes: a.Content.Bytes, SHA256: a.SHA256, Error: a.Error}
+	if a.Error != "" {
+		return v
+	}
+	if v.URL = url; int64(len(a.Content.Data)) == a.Content.Bytes {
+		v.Data, v.Encoding = encoded(a.Content.Data)
 	}
 	return v
 }
@@ -159,12 +191,15 @@ func viewStream(s eval.Stream, url string) Stream {
 	if v.Preview {
 		data = wholeRunes(data)
 	}
-	if utf8.Valid(data) {
-		v.Data, v.Encoding = string(data), eval.EncodingUTF8
-	} else {
-		v.Data, v.Encoding = base64.StdEncoding.EncodeToString(data), eval.EncodingBase64
-	}
+	v.Data, v.Encoding = encoded(data)
 	return v
+}
+
+func encoded(data []byte) (text, encoding string) {
+	if utf8.Valid(data) {
+		return string(data), eval.EncodingUTF8
+	}
+	return base64.StdEncoding.EncodeToString(data), eval.EncodingBase64
 }
 
 // wholeRunes leaves out a rune that was cut in two at the end, so that the
