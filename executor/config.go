@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/crucible-eval/crucible/executor/internal/lang"
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
@@ -39,6 +40,9 @@ type Config struct {
 	LanguagesDir string
 	// Languages are the ids to offer. Empty: all.
 	Languages []string
+	// OnLanguage, when not nil, has each toolchain proven anew when the executor
+	// opens, and is told how it did. It may be called concurrently.
+	OnLanguage func(LanguageReport)
 
 	Slots       int           // runs at once; 0: the number of cores
 	MemoryBytes int64         // for all runs together; 0: three quarters of the machine's
@@ -62,6 +66,17 @@ type Config struct {
 	RunscPath string
 	// InitPath is the sandbox's: see its Config.
 	InitPath string
+}
+
+// LanguageReport says how a toolchain did in its smoke test.
+type LanguageReport struct {
+	ID        string  `json:"id"`
+	OK        bool    `json:"ok"`
+	Version   string  `json:"version,omitempty"`
+	Path      string  `json:"path,omitempty"` // of the toolchain's first tool
+	CompileMS float64 `json:"compile_ms,omitempty"`
+	RunMS     float64 `json:"run_ms,omitempty"`
+	Problem   string  `json:"problem,omitempty"` // why it is not offered
 }
 
 func (c Config) filled() (Config, error) {
@@ -88,6 +103,20 @@ func (c Config) filled() (Config, error) {
 		c.MemoryBytes = machineMemory() / 4 * 3
 	}
 	return c, nil
+}
+
+// report passes on what was found out about a toolchain.
+func (c Config) report(r lang.Report) {
+	if c.OnLanguage == nil {
+		return
+	}
+	said := LanguageReport{
+		ID: r.ID, OK: r.Err == nil, Version: r.Proof.Version, Path: r.Path, CompileMS: r.Proof.CompileMS, RunMS: r.Proof.RunMS,
+	}
+	if r.Err != nil {
+		said.Problem = r.Err.Error()
+	}
+	c.OnLanguage(said)
 }
 
 // cacheDir returns the folder for caches, and what removes it again when it

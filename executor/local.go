@@ -84,7 +84,8 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *promet
 	l.languages, err = lang.Start(lang.Options{
 		Dir: cfg.LanguagesDir, Only: cfg.Languages, CacheDir: dir, Remember: true, Sandbox: l.guard.Isolation().Level,
 		InPlace: sandbox.OneTree(l.guard.Isolation().Level),
-		Prove:   l.proveLanguage, Retire: func(t *lang.Toolchain) { l.guard.Runner().Forget(t) }, Logger: logger,
+		Prove:   l.proveLanguage, Retire: func(t *lang.Toolchain) { l.guard.Runner().Forget(t) },
+		Anew: cfg.OnLanguage != nil, Report: cfg.report, Logger: logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("executor: %w", err)

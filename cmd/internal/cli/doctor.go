@@ -19,6 +19,9 @@ type DoctorCmd struct {
 	platform.Queue
 	platform.Keep
 	platform.Sandbox
+
+	Languages bool     `help:"Run the smoke test of each language anew and say how it did, and nothing else."`
+	Names     []string `arg:"" optional:"" name:"language" help:"With --languages: which, such as python,c; each of them has to work. Default: all, whatever is installed."`
 }
 
 // finding is one line of the doctor.
@@ -43,6 +46,12 @@ const checkTime = time.Minute
 // configuration needs does not work; a control that is missing or a language
 // that is not installed is shown and costs nothing.
 func (c *DoctorCmd) Run(s *session) error {
+	if c.Languages {
+		return c.checkLanguages(s)
+	}
+	if len(c.Names) > 0 {
+		return errors.New("languages are named with --languages")
+	}
 	r := report{OK: true, Checks: []finding{}}
 	check := func(name string, do func(context.Context) (string, error)) {
 		ctx, cancel := context.WithTimeout(s.ctx, checkTime)

@@ -57,6 +57,9 @@ type Tool struct {
 	// the program's path in it.
 	Answers string `yaml:"answers"`
 	Command string `yaml:"command"`
+	// Script says that the program may be a script, as launchers of some
+	// toolchains are. Those in a folder called shims stay out.
+	Script bool `yaml:"script"`
 	// Prefix is how many folders above the program its prefix is, where
 	// nothing else says it. 0: the program stands alone.
 	Prefix int `yaml:"prefix"`

@@ -34,6 +34,7 @@ type Options struct {
 	InPlace  bool     // boxes have caches where the host has them, not at a place of their own
 	Remember bool     // keep proofs in CacheDir between starts
 	Sandbox  string   // names the sandbox; a proof holds only for the same
+	Anew     bool     // let no earlier proof stand at the start
 	Prove    Prove
 	// Retire, when not nil, is told of toolchains that are offered no more.
 	// Runs may still be using them.

@@ -109,7 +109,7 @@ func (t *Tool) resolve(ctx context.Context, candidate, real string) (found, erro
 	if !filepath.IsAbs(path) || !executable(path) {
 		return found{}, fmt.Errorf("says it is %q, which cannot be executed", f.path)
 	}
-	if script(path) {
+	if script(path) && (!t.Script || filepath.Base(filepath.Dir(path)) == "shims") {
 		return found{}, fmt.Errorf("%s is a script, not the real program", path)
 	}
 	f.path = path

@@ -69,9 +69,13 @@ func (t *Toolchain) Path() string {
 	return t.vars[t.Toolchain[0].Name]
 }
 
+// maxHint is how much of the end of stderr hints look at.
+const maxHint = 64 << 10
+
 // Hint returns what the language has to say about a program that failed and
 // wrote this to stderr, or nothing.
 func (t *Toolchain) Hint(s Source, stderr []byte) string {
+	stderr = stderr[max(len(stderr)-maxHint, 0):]
 	for _, h := range t.Hints {
 		if h.pattern.Match(stderr) {
 			return substitute(h.Says, t.with(s))
@@ -111,7 +115,9 @@ func (t *Toolchain) Environ(program map[string]string) []string {
 		// interpreter read a dozen more files, which say what C says.
 		"LC_CTYPE": "C.UTF-8",
 	}
-	maps.Copy(env, t.Env)
+	for name, value := range t.Env {
+		env[name] = substitute(value, t.vars)
+	}
 	maps.Copy(env, program)
 	list := make([]string, 0, len(env))
 	for _, name := range slices.Sorted(maps.Keys(env)) {
@@ -127,6 +133,7 @@ func (t *Toolchain) with(s Source) map[string]string {
 	stem := strings.TrimSuffix(s.Entrypoint, path.Ext(s.Entrypoint))
 	vars["entrypoint"] = path.Join(sandbox.WorkDir, s.Entrypoint)
 	vars["entrypoint_file"] = argument(s.Entrypoint)
+	vars["stem"] = argument(stem)
 	vars["class"] = strings.ReplaceAll(stem, "/", ".")
 	vars["memory_mib"] = fmt.Sprint(max(mib, 1))
 	// A managed heap beside the runtime that manages it.

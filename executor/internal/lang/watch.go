@@ -69,7 +69,12 @@ func unlessChanged(string) thorough { return ifChanged }
 // ctx. seen is how the folder looked before the languages were read from it.
 func (r *Registry) watch(ctx context.Context, all []*Definition, seen string) {
 	seen += glanceTools(all)
-	r.settle(ctx, all, unlessChanged)
+	r.settle(ctx, all, func(string) thorough {
+		if r.opt.Anew {
+			return anew
+		}
+		return ifChanged
+	})
 	var tick <-chan time.Time
 	if r.opt.Poll > 0 {
 		ticker := time.NewTicker(r.opt.Poll)

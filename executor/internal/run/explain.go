@@ -3,6 +3,7 @@ package run
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/crucible-eval/crucible/executor/internal/lang"
 	"github.com/crucible-eval/crucible/pkg/eval"
@@ -29,10 +30,10 @@ func (o outcome) explain(l eval.Limits) string {
 	case eval.CauseProcesses:
 		return fmt.Sprintf("The program was stopped because it had more than its limit of %d processes and threads.", l.Processes)
 	case eval.CauseSignal:
-		return explainSignal(o.usage.Signal)
+		return strings.TrimSpace(explainSignal(o.usage.Signal) + " " + o.hint)
 	case eval.CauseExitCode:
 		if o.usage.ExitCode != nil {
-			return explainExit(*o.usage.ExitCode)
+			return strings.TrimSpace(explainExit(*o.usage.ExitCode) + " " + o.hint)
 		}
 	}
 	return ""

@@ -239,6 +239,7 @@ type outcome struct {
 	cause          eval.Cause
 	message        string // of the checker
 	startError     string
+	hint           string // what the language has to say about it
 }
 
 // call is one run of the program.
@@ -283,7 +284,9 @@ func (j *job) execute(ctx context.Context, box sandbox.Box, c call) (outcome, er
 	case rep.StartError != "" && j.lang.Compile == nil:
 		return out, eval.Errorf(eval.KindSandbox, "%s could not be started: %s; is its toolchain still there?: %w", j.lang.Name, rep.StartError, ErrToolchain)
 	}
-	out.verdict, out.cause = judge(rep)
+	if out.verdict, out.cause = judge(rep); out.verdict == eval.RuntimeError {
+		out.hint = j.lang.Hint(j.source, out.stderr.Data)
+	}
 	return out, nil
 }
 
