@@ -222,6 +222,9 @@ var readers = map[string]string{
 	"cpp":  "#include <iostream>\nint main() { std::cout << std::cin.rdbuf(); }",
 	"go":   "package main\nimport (\"io\"; \"os\")\nfunc main() { io.Copy(os.Stdout, os.Stdin) }",
 	"java": "public class Main { public static void main(String[] a) throws Exception { System.in.transferTo(System.out); } }",
+	"php":  "<?php echo stream_get_contents(STDIN);", "lua": "io.write(io.read('a'))", "awk": "{ print }",
+	"tcl":        "fconfigure stdin -translation binary; fconfigure stdout -translation binary; puts -nonewline [read stdin]",
+	"typescript": "process.stdout.write(require('fs').readFileSync(0));", "haskell": "main = interact id",
 	"rust": "fn main() { std::io::copy(&mut std::io::stdin(), &mut std::io::stdout()).unwrap(); }",
 }
 
@@ -241,8 +244,12 @@ func (r runner) languages(t *testing.T) {
 			require.Equal(t, "hello\n", string(res.Stdout.Data))
 			require.Equal(t, l.Compiled, res.Compile != nil)
 			require.Equal(t, l.Version, res.Language.Version)
+			reader, ok := readers[l.ID]
+			if !ok {
+				return
+			}
 			for _, alias := range l.Aliases {
-				req := request(alias, readers[l.ID])
+				req := request(alias, reader)
 				req.Stdin = eval.Bytes("one\ntwo \xc3\xa4\n")
 				res, err := r.Run(t.Context(), req, nil)
 				require.NoError(t, err)
