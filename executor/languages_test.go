@@ -94,6 +94,33 @@ func says(t *testing.T, l *executor.Local, id, version string) string {
 	return res.Language.Version
 }
 
+func TestTheWorkedExampleOfTheDocumentation(t *testing.T) {
+	raw, err := os.ReadFile("../docs/languages.md")
+	require.NoError(t, err)
+	_, example, ok := strings.Cut(string(raw), "```yaml\n")
+	require.True(t, ok)
+	example, _, _ = strings.Cut(example, "```")
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "bc.yaml"), []byte(strings.ReplaceAll(example, "\n   ", "\n")[3:]), 0o600))
+	if _, err := exec.LookPath("bc"); err != nil {
+		t.Skip("no bc here")
+	}
+	l := open(t, executor.Config{LanguagesDir: dir, Languages: []string{"bc"}})
+	bc := list(t, l, "bc")
+	require.True(t, bc.Available, bc.Problem)
+}
+
+func TestAHintExplainsAndTheVerdictStays(t *testing.T) {
+	l := open(t, executor.Config{Languages: []string{"python"}})
+	res, err := l.Run(t.Context(), eval.Request{ID: "hint", Attempt: 1, Program: eval.Program{
+		Language: "python", Code: eval.Bytes("raise MemoryError"),
+	}}, nil)
+	require.NoError(t, err)
+	require.Equal(t, eval.RuntimeError, res.Verdict)
+	require.Equal(t, eval.CauseExitCode, res.Cause)
+	require.Contains(t, res.Explanation, "ran out of memory by itself")
+}
+
 func TestARequestMayNameItsVersion(t *testing.T) {
 	o := newOwn(t)
 	o.install("default", "3.11.7")

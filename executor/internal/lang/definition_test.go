@@ -1,8 +1,10 @@
 package lang_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -28,14 +30,56 @@ example: hello
 smoke: {code: x, stdout: y}
 `
 
-func TestBuiltInLanguages(t *testing.T) {
+// page is the documentation of languages.
+func page(t *testing.T) string {
+	t.Helper()
+	raw, err := os.ReadFile("../../../docs/languages.md")
+	require.NoError(t, err)
+	return string(raw)
+}
+
+// The page lists every built-in language, as its file has it, and no other.
+func TestTheDocumentationListsTheLanguages(t *testing.T) {
 	all, err := lang.Load("", nil)
 	require.NoError(t, err)
-	var ids []string
+	code := func(words []string) string { return "`" + strings.Join(words, "` `") + "`" }
+	var want []string
 	for _, d := range all {
-		ids = append(ids, d.ID)
+		how := "interpreted"
+		if d.Compile != nil {
+			how = "compiled"
+		}
+		want = append(want, fmt.Sprintf("| `%s` | %s | %s | %s | `%s` | %s |", d.ID, d.Name, code(d.Aliases), code(d.Extensions), d.Source, how))
 	}
-	require.Equal(t, []string{"bash", "c", "cpp", "go", "java", "javascript", "perl", "python", "ruby", "rust"}, ids)
+	var have []string
+	_, table, ok := strings.Cut(page(t), "## Built in")
+	require.True(t, ok)
+	for line := range strings.Lines(table) {
+		if strings.HasPrefix(line, "| `") {
+			i := strings.LastIndex(strings.TrimSuffix(line, " |\n"), "|") // the last column is free
+			have = append(have, line[:i+1])
+		}
+	}
+	require.Equal(t, want, have)
+}
+
+func TestTheDocumentationExplainsEveryKey(t *testing.T) {
+	text := page(t)
+	var visit func(of reflect.Type)
+	visit = func(of reflect.Type) {
+		switch of.Kind() {
+		case reflect.Pointer, reflect.Slice:
+			visit(of.Elem())
+		case reflect.Struct:
+			for field := range of.Fields() {
+				if key := field.Tag.Get("yaml"); key != "" {
+					require.Regexp(t, "[`.]"+key+"`", text, "docs/languages.md does not name the key %s of %s", key, of.Name())
+					visit(field.Type)
+				}
+			}
+		}
+	}
+	visit(reflect.TypeFor[lang.Definition]())
 }
 
 func TestAFolderAddsAndReplacesLanguages(t *testing.T) {
@@ -68,6 +112,10 @@ func TestBadDefinitionsAreRefused(t *testing.T) {
 		{`run: ["${toy}", "${entrypoint}"]`, "run: []", "run"},
 		{"example: hello", "example: hello\ncompile: {steps: []}", "compile"},
 		{`'toy (\d+)'`, `'toy ('`, "pattern"},
+		{"run:", "versions: {of: [], tools: {toy: [toy2]}}\nrun:", "versions"},
+		{"run:", "versions: {of: [2], tools: {joy: [toy2]}}\nrun:", "joy"},
+		{"example: hello", "example: hello\nhints: [{stderr: '(', says: x}]", "hints[0]"},
+		{"example: hello", "example: hello\nhints: [{stderr: x}]", "hints[0]"},
 		{"{name: toy, commands: [toy]}", "{name: toy, commands: [toy], answers: prefix}", "answers"},
 	} {
 		require.Contains(t, toy, c.old)

@@ -227,6 +227,27 @@ compile: {steps: [["${toy}", "${sources}", "${heap_mib}", "${class}", "${unknown
 	require.ErrorContains(t, err, "entrypoint")
 }
 
+func TestAHintIsWhatTheLanguageHasToSay(t *testing.T) {
+	m := newMachine(t)
+	m.write("bin/toy", "\x7fELF real")
+	found, _ := settled(t, changed("example: hello", "example: hello\nhints: [{stderr: 'no (more )?toys', says: 'Out of ${heap_mib} toys.'}]"), "", works)
+	s := lang.Source{Entrypoint: "main.toy", MemoryBytes: 256 << 20}
+	require.Equal(t, "Out of 128 toys.", found.Hint(s, []byte("error: no toys\n")))
+	require.Empty(t, found.Hint(s, []byte("error: no girls\n")))
+	require.Empty(t, found.Hint(s, append([]byte("no toys"), make([]byte, 1<<20)...)), "only the end is looked at")
+}
+
+func TestAScriptMayBeTheRealProgram(t *testing.T) {
+	m := newMachine(t)
+	m.write("shims/toy", "#!/bin/sh\n")
+	_, listed := settled(t, changed("commands: [toy]", "commands: [toy], script: true"), "", works)
+	require.Contains(t, listed.Problem, "script")
+	real := m.write("bin/toy", "#!/bin/sh\n")
+	found, listed := settled(t, changed("commands: [toy]", "commands: [toy], script: true"), "", works)
+	require.True(t, listed.Available, listed.Problem)
+	require.Equal(t, real, found.Path())
+}
+
 func TestTheProgramsEnvironmentWins(t *testing.T) {
 	m := newMachine(t)
 	m.write("bin/toy", "\x7fELF real")
