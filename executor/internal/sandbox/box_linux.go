@@ -33,6 +33,8 @@ type box struct {
 	pidfd     *os.File
 	pidRaw    syscall.RawConn
 	guest     *guest // nil: the program runs on the host's kernel
+	warm      *Warm  // an interpreter waits in it
+	stdio     *stdio // of that, until it runs
 	nicer     bool   // see charge
 
 	mu     sync.Mutex
@@ -53,7 +55,7 @@ func (r *runtime) Prepare(ctx context.Context, spec BoxSpec) (Box, error) {
 	if err != nil {
 		return nil, platform("prepare", err)
 	}
-	b := &box{r: r, client: c}
+	b := &box{r: r, client: c, warm: spec.Warm}
 	request := wire.BoxRequest{Tree: *tree}
 	if spec.Workspace != nil {
 		w, ok := spec.Workspace.(*workspace)
@@ -101,6 +103,11 @@ func (r *runtime) keep(b *box) error {
 // describe checks a spec and splits it into what boxes share and what init
 // does for this one.
 func (r *runtime) describe(spec *BoxSpec) (*wire.Tree, *wire.Setup, error) {
+	if spec.Warm != nil {
+		if err := r.checkWarm(spec.Warm); err != nil {
+			return nil, nil, err
+		}
+	}
 	tree := &wire.Tree{Hostname: spec.Hostname, WorkDir: WorkDir, UID: insideUID, GID: insideGID}
 	if tree.Hostname == "" {
 		tree.Hostname = "sandbox"
@@ -175,7 +182,11 @@ func (b *box) start(ctx context.Context, request *wire.BoxRequest, setup *wire.S
 		if b.r.gvisor != nil {
 			equipped <- b.sendGuest(request, setup)
 		} else {
-			equipped <- b.sendSetup(setup)
+			err := b.sendSetup(setup)
+			if err == nil && b.warm != nil {
+				err = b.sendInterpreter()
+			}
+			equipped <- err
 		}
 	}()
 	pidfd, err := b.client.call(ctx, wire.KindBox, request.Encode, fds...)
@@ -290,6 +301,9 @@ func (b *box) end() {
 func (b *box) release() {
 	if b.control != nil {
 		_ = b.control.Close()
+	}
+	if b.stdio != nil {
+		b.stdio.close()
 	}
 	if b.guest != nil {
 		b.guest.close()

@@ -212,14 +212,7 @@ func (g *guest) close() {
 
 // attach connects the command's streams to the pipes.
 func (x *run) attach(g *guest) {
-	l := &x.cmd.Limits
-	if x.cmd.Stdin == nil {
-		_ = g.in.Close()
-	} else {
-		go feed(g.in, x.cmd.Stdin)
-	}
-	x.out = startStream(g.out, true, x.cmd.Stdout, l.OutputBytes, x.overflow(LimitStdout))
-	x.err = startStream(g.err, true, x.cmd.Stderr, l.OutputBytes, x.overflow(LimitStderr))
+	x.connect(&stdio{g.in, g.out, g.err}, true)
 	g.in, g.out, g.err = nil, nil, nil
 }
 

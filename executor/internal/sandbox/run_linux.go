@@ -22,6 +22,11 @@ func (b *box) Run(ctx context.Context, cmd Command) (Report, error) {
 	if err := cmd.check(); err != nil {
 		return Report{}, err
 	}
+	if b.warm != nil {
+		if err := b.warm.fits(&cmd); err != nil {
+			return Report{}, err
+		}
+	}
 	b.mu.Lock()
 	if b.used || b.closed {
 		b.mu.Unlock()
@@ -105,23 +110,28 @@ func (x *run) send() error {
 			return err
 		}
 	}
-	var fds []int
-	defer func() { wire.CloseAll(fds) }()
-	in, err := openStdin(cmd.Stdin)
+	if b.warm != nil {
+		return x.letGo()
+	}
+	stdio, fds, err := newStdio()
 	if err != nil {
 		return err
 	}
-	fds = append(fds, in)
-	var fd int
-	if x.out, fd, err = newStream(cmd.Stdout, cmd.Limits.OutputBytes, x.overflow(LimitStdout)); err != nil {
-		return err
-	}
-	fds = append(fds, fd)
-	if x.err, fd, err = newStream(cmd.Stderr, cmd.Limits.OutputBytes, x.overflow(LimitStderr)); err != nil {
-		return err
-	}
-	fds = append(fds, fd)
+	defer wire.CloseAll(fds)
+	x.connect(stdio, false)
 	return b.control.Send(x.command(), fds...)
+}
+
+// connect lets input and output flow. held: see stream.
+func (x *run) connect(s *stdio, held bool) {
+	cmd := x.cmd
+	if cmd.Stdin == nil {
+		_ = s.in.Close()
+	} else {
+		go feed(s.in, cmd.Stdin)
+	}
+	x.out = startStream(s.out, held, cmd.Stdout, cmd.Limits.OutputBytes, x.overflow(LimitStdout))
+	x.err = startStream(s.err, held, cmd.Stderr, cmd.Limits.OutputBytes, x.overflow(LimitStderr))
 }
 
 // command is the message for init.
@@ -130,6 +140,9 @@ func (x *run) command() []byte {
 	c := wire.Command{
 		Path: cmd.exe, Argv: cmd.Argv, Env: cmd.Env, Dir: cmp.Or(cmd.Dir, WorkDir),
 		Rlimits: cmd.Limits.rlimits(b.group != nil),
+	}
+	if b.warm != nil {
+		c.Argv, c.Env = b.warm.missing(cmd)
 	}
 	if b.group == nil {
 		c.Sample, c.SampleMemory, c.SampleCPU = true, cmd.Limits.MemoryBytes, int64(cmd.Limits.CPU)

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"time"
+
+	"github.com/crucible-eval/crucible/executor/internal/sandbox/gate"
 )
 
 // Config is what Open needs; the zero value is right for production.
@@ -41,6 +43,11 @@ type Runtime interface {
 	// Close kills every box, waits until they are gone, and removes everything
 	// that was made. Closing twice is fine.
 	Close() error
+}
+
+// Warmer is a Runtime whose boxes may be able to hold a Warm.
+type Warmer interface {
+	CanWarm() bool
 }
 
 // WorkspaceSpec bounds a workspace.
@@ -119,8 +126,28 @@ type BoxSpec struct {
 	Hostname  string // empty: "sandbox"
 	TmpBytes  int64  // quota of /tmp and /dev/shm; 0: 64 MiB
 	TmpInodes int64  // 0: 16,384
+	// Warm starts an interpreter in the box, which waits for its program.
+	// ErrUnsupported where the runtime cannot (see Warmer).
+	Warm *Warm
 
 	self bool // the program is this one: the probe
+}
+
+// GateDir is where every box has the scripts behind which interpreters wait:
+// python/sitecustomize.py, for a folder in PYTHONPATH, and node.js, for
+// --require. Without a Warm they do nothing.
+const GateDir = gate.Dir
+
+// Warm is an interpreter that is started before its program is known, by way
+// of one of the scripts in GateDir. The command that the box then runs has Args
+// and more arguments after them, Env and more variables, and WorkDir. Its wall
+// and its CPU time count from when it is let go. It cannot have more open
+// files or another stack than Limits have by default.
+type Warm struct {
+	Start []string // what is executed: the interpreter, by way of a script
+	Gate  []string // variables of the start alone, such as "PYTHONPATH=/.gate/python"
+	Args  []string // what the program is told that was executed
+	Env   []string // "KEY=value"
 }
 
 // Box runs one command. It must be closed whether or not it ran.

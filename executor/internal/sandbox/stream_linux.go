@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
 )
 
 var cores = goruntime.NumCPU()
@@ -37,16 +39,6 @@ type stream struct {
 	// Belong to the goroutine until done is closed.
 	total int64
 	err   error
-}
-
-// newStream starts draining and returns the end for the program, which the
-// caller closes when it has sent it.
-func newStream(to io.Writer, limit int64, overflow func()) (*stream, int, error) {
-	pipe, theirs, err := outputPipe()
-	if err != nil {
-		return nil, -1, err
-	}
-	return startStream(pipe, false, to, limit, overflow), theirs, nil
 }
 
 func startStream(pipe *os.File, held bool, to io.Writer, limit int64, overflow func()) *stream {
@@ -137,21 +129,36 @@ func (s *stream) finish() error {
 
 func (s *stream) result() (total int64, truncated bool) { return s.total, s.total > s.limit }
 
-// openStdin returns the program's end of its input.
-func openStdin(from io.Reader) (int, error) {
-	if from == nil {
-		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return -1, fmt.Errorf("stdin: %w", err)
+// stdio is the executor's side of a program's three pipes. They are the same
+// whether or not there is input, so that a program cannot tell.
+type stdio struct{ in, out, err *os.File }
+
+// newStdio makes the pipes, and returns the ends for the program too, which
+// the caller closes when it has sent them.
+func newStdio() (*stdio, []int, error) {
+	s := &stdio{}
+	theirs := []int{-1, -1, -1}
+	var err error
+	if s.in, theirs[0], err = inputPipe(); err == nil {
+		if s.out, theirs[1], err = outputPipe(); err == nil {
+			s.err, theirs[2], err = outputPipe()
 		}
-		return fd, nil
 	}
-	w, theirs, err := inputPipe()
 	if err != nil {
-		return -1, err
+		wire.CloseAll(theirs)
+		s.close()
+		return nil, nil, err
 	}
-	go feed(w, from)
-	return theirs, nil
+	return s, theirs, nil
+}
+
+// close is for pipes that are of no use any more.
+func (s *stdio) close() {
+	for _, f := range []*os.File{s.in, s.out, s.err} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
 }
 
 // inputPipe returns our end of a pipe and the program's.

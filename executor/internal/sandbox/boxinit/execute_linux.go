@@ -24,6 +24,7 @@ type program struct {
 	pid     int
 	starter int // the thread that started it, which ends then
 	cmd     *wire.Command
+	gate    *os.File // where an interpreter waits; nil: it runs
 }
 
 // start waits for the command and starts it, on a thread that belongs to the
@@ -79,6 +80,9 @@ func startAsUser(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error
 	if err := setRlimits(cmd.Rlimits); err != nil {
 		return nil, err
 	}
+	if cmd.Hold {
+		return hold(&cmd, stdio)
+	}
 	limit := limitProcesses
 	if setup.Guest {
 		limit = limitGuestProcesses
@@ -88,7 +92,7 @@ func startAsUser(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error
 		return nil, err
 	}
 	started := wire.Started{At: monotonic()}
-	pid, err := spawn(&cmd, stdio, as)
+	pid, err := spawn(&cmd, as, stdio...)
 	wire.CloseAll(stdio)
 	release(pid)
 	var errno syscall.Errno
@@ -207,15 +211,19 @@ func limitProcesses(cmd *wire.Command, sameUser bool) (release func(pid int), er
 
 // spawn starts the program from the calling thread. Who it is, if as is nil,
 // and everything else is left to what that thread is.
-func spawn(cmd *wire.Command, stdio []int, as *syscall.Credential) (int, error) {
+func spawn(cmd *wire.Command, as *syscall.Credential, fds ...int) (int, error) {
 	path, err := lookPath(cmd)
 	if err != nil {
 		return 0, err
 	}
+	files := make([]uintptr, len(fds))
+	for i, fd := range fds {
+		files[i] = uintptr(fd)
+	}
 	return syscall.ForkExec(path, cmd.Argv, &syscall.ProcAttr{
 		Dir:   cmd.Dir,
 		Env:   cmd.Env,
-		Files: []uintptr{uintptr(stdio[0]), uintptr(stdio[1]), uintptr(stdio[2])},
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: as},
 	})
 }

@@ -60,6 +60,9 @@ func run(c *wire.Conn) error {
 	if err != nil || child == nil {
 		return err
 	}
+	if err := child.letGo(c); err != nil {
+		return err
+	}
 	return attend(c, child)
 }
 

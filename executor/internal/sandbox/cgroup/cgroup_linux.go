@@ -40,6 +40,9 @@ type Group interface {
 	// Settle leaves out of limits and account what lives in the group so far,
 	// which is the box's own and not the program's.
 	Settle() error
+	// Begin starts the account of what lives in the group anew. What it has in
+	// memory counts; what it used before does not.
+	Begin() error
 	// JoinFDs are files into which a thread of the box writes "0" to enter
 	// (version 1), and FD the folder into which a process is born (version 2),
 	// else -1. They stay the group's own.

@@ -129,6 +129,15 @@ func (g *v1Group) Settle() error {
 	return g.peak.write(0)
 }
 
+func (g *v1Group) Begin() error {
+	ns, err := g.usage.readInt()
+	if err != nil {
+		return err
+	}
+	g.born.CPU = time.Duration(ns)
+	return g.peak.write(0)
+}
+
 func (g *v1Group) Limit(memory int64, processes int) error {
 	memory += g.born.MemoryPeak
 	if err := g.limit.write(memory); err != nil {

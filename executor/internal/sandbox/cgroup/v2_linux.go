@@ -139,6 +139,9 @@ func (g *v2Group) Limit(memory int64, processes int) error {
 	return g.Seal(processes + 1)
 }
 
+// Begin implements Group: Limit has begun the account.
+func (g *v2Group) Begin() error { return nil }
+
 func (g *v2Group) Seal(processes int) error {
 	return write(g.dir, "pids.max", strconv.Itoa(processes+g.init))
 }

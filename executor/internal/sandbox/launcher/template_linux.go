@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/crucible-eval/crucible/executor/internal/sandbox/gate"
 	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
 )
 
@@ -88,6 +89,9 @@ func (r *root) fill(tree *wire.Tree) error {
 	if err := r.etc(tree); err != nil {
 		return err
 	}
+	if err := r.writeFiles(strings.TrimPrefix(gate.Dir, "/"), gate.Files()); err != nil {
+		return err
+	}
 	for _, name := range devices {
 		if err := r.bind("/dev/"+name, "dev/"+name, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC); err != nil {
 			return err
@@ -151,8 +155,12 @@ func (r *root) etc(tree *wire.Tree) error {
 			files[name] = string(content)
 		}
 	}
+	return r.writeFiles("", files)
+}
+
+func (r *root) writeFiles(dir string, files map[string]string) error {
 	for name, content := range files {
-		if err := r.writeFile(name, content); err != nil {
+		if err := r.writeFile(path.Join(dir, name), content); err != nil {
 			return err
 		}
 	}

@@ -10,7 +10,7 @@ const (
 
 	KindGuest   // executor to init: become runsc, which starts another init inside
 	KindSetup   // executor to init: what to mount
-	KindCommand // executor to init: what to run
+	KindCommand // executor to init: what to run, or what the interpreter that is held has to know
 	KindKill    // executor to init, where it samples: kill the program, but give the account
 	KindReady   // init to executor: everything is in place
 	KindStarted // init to executor: the program runs, or why it does not
@@ -191,8 +191,11 @@ func (g *Guest) Decode(d *Decoder) {
 type Rlimit struct{ Resource, Value int64 }
 
 // Command tells init what to run. With it travel stdin, stdout and stderr.
+// After one with Hold comes another, without descriptors, that brings what
+// was not known: Argv are then more arguments, and Env more variables.
 type Command struct {
 	Path    string // what to execute; empty: looked up from Argv[0]
+	Hold    bool   // an interpreter: start it, and let it go at the next command
 	Argv    []string
 	Env     []string
 	Dir     string
@@ -208,7 +211,7 @@ type Command struct {
 
 // Encode appends the command.
 func (c *Command) Encode(e *Encoder) {
-	e.String(c.Path).Strings(c.Argv).Strings(c.Env).String(c.Dir).Int(int64(len(c.Rlimits)))
+	e.String(c.Path).Bool(c.Hold).Strings(c.Argv).Strings(c.Env).String(c.Dir).Int(int64(len(c.Rlimits)))
 	for _, r := range c.Rlimits {
 		e.Int(r.Resource).Int(r.Value)
 	}
@@ -217,7 +220,7 @@ func (c *Command) Encode(e *Encoder) {
 
 // Decode reads what Encode wrote.
 func (c *Command) Decode(d *Decoder) {
-	c.Path, c.Argv, c.Env, c.Dir = d.String(), d.Strings(), d.Strings(), d.String()
+	c.Path, c.Hold, c.Argv, c.Env, c.Dir = d.String(), d.Bool(), d.Strings(), d.Strings(), d.String()
 	for range d.Int() {
 		if d.Err() != nil {
 			return
