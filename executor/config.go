@@ -26,6 +26,10 @@ const DefaultPatience = 100 * time.Millisecond
 // of a second of one core.
 const DefaultProveEvery = 5 * time.Minute
 
+// DefaultWarm is how far an executor goes to spare a run the start of its
+// interpreter: ADR 0024.
+const DefaultWarm = eval.WarmFork
+
 // Config is what Open needs. The zero value is good: it offers every language
 // that is installed, with a slot for each core.
 type Config struct {
@@ -64,6 +68,10 @@ type Config struct {
 	// RunscPath is gVisor's program, for the level "gvisor". Empty: "runsc"
 	// beside the executable or in PATH.
 	RunscPath string
+	// Warm is how far to go to spare runs the start of their interpreter. Empty:
+	// DefaultWarm. A language or a sandbox that cannot go as far goes less far.
+	Warm eval.Warm
+
 	// InitPath is the sandbox's: see its Config.
 	InitPath string
 }
@@ -87,6 +95,10 @@ func (c Config) filled() (Config, error) {
 		if level != "" && !slices.Contains(eval.IsolationLevels(), level) {
 			return c, fmt.Errorf("executor: isolation level %q is not one of %v", level, eval.IsolationLevels())
 		}
+	}
+	c.Warm = cmp.Or(c.Warm, DefaultWarm)
+	if !slices.Contains(eval.WarmModes(), c.Warm) {
+		return c, fmt.Errorf("executor: warm %q is not one of %v", c.Warm, eval.WarmModes())
 	}
 	if c.Name == "" {
 		host, _ := os.Hostname()

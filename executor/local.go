@@ -65,7 +65,7 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *promet
 		return nil, fmt.Errorf("executor: %w", err)
 	}
 	l.guard, err = guard.New(ctx, guard.Options{
-		Open: l.openSandbox, Least: cfg.MinIsolation, Warm: cfg.Slots, Every: cfg.ProveEvery,
+		Open: l.openSandbox, Least: cfg.MinIsolation, Run: run.Options{Ready: cfg.Slots, Warm: cfg.Warm}, Every: cfg.ProveEvery,
 		Idle: func() bool { return l.slots.Load().Busy == 0 }, Proven: l.metrics.proven, Logger: logger,
 	})
 	if err != nil {
@@ -209,6 +209,9 @@ func (l *Local) admissible(ctx context.Context, req *eval.Request) (task run.Tas
 	if req.ID == "" || len(req.ID) > maxID {
 		bad = append(bad, eval.FieldError{Field: "id", Message: fmt.Sprintf("must have 1 to %d bytes", maxID)})
 	}
+	if len(req.Client) > eval.MaxClientBytes {
+		bad = append(bad, eval.FieldError{Field: "client", Message: fmt.Sprintf("must have at most %d bytes", eval.MaxClientBytes)})
+	}
 	if req.Attempt < 1 {
 		bad = append(bad, eval.FieldError{Field: "attempt", Message: "must be 1 or more"})
 	}
@@ -218,7 +221,7 @@ func (l *Local) admissible(ctx context.Context, req *eval.Request) (task run.Tas
 	if level := l.guard.Isolation().Level; !guard.StrongEnough(level, req.MinIsolation) {
 		return task, eval.Errorf(eval.KindIsolation, "this executor isolates at level %q, and the request asks for at least %q", level, req.MinIsolation)
 	}
-	task = run.Task{Program: &spec.Program, Policy: l.cfg.Policy, Languages: map[string]*lang.Toolchain{}}
+	task = run.Task{Client: req.Client, Program: &spec.Program, Policy: l.cfg.Policy, Languages: map[string]*lang.Toolchain{}}
 	if task.Language, err = l.languages.Find(ctx, spec.Language, spec.Version); err != nil {
 		return task, err
 	}

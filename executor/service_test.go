@@ -33,7 +33,7 @@ var quick = executor.Config{Languages: []string{"python", "bash"}}
 // marked is a program that waits, and shows in the process list by its mark.
 func marked(id string) eval.Request {
 	return eval.Request{ID: eval.ID(id), Attempt: 1, Program: eval.Program{
-		Language: "python", Code: eval.Bytes("import time\nprint('up', flush=True)\ntime.sleep(60)"), Args: []string{id},
+		Language: "python", Code: eval.Bytes("import time\nprint('up', flush=True)\ntime.sleep(60)"), Args: []string{id}, Warm: eval.WarmOff,
 		Limits: eval.Limits{WallMS: 60_000},
 	}}
 }

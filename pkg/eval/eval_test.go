@@ -105,6 +105,7 @@ func TestValidateNamesEachWrongField(t *testing.T) {
 		`env["A=B"]`:          func(s *eval.Spec) { s.Env = map[string]string{"A=B": "c"} },
 		"tests[0].checker":    func(s *eval.Spec) { s.Tests = []eval.Test{{Checker: eval.Checker{Type: "hope"}}} },
 		"min_isolation":       func(s *eval.Spec) { s.MinIsolation = "prayer" },
+		"warm":                func(s *eval.Spec) { s.Warm = "hot" },
 		"run_at":              func(s *eval.Spec) { at := start.AddDate(5, 0, 0); s.RunAt = &at },
 		`files["../x"]`: func(s *eval.Spec) {
 			s.Code, s.Files = nil, map[string]eval.Bytes{"../x": eval.Bytes("1")}

@@ -21,8 +21,9 @@ type Result struct {
 	// ArtifactsCut says that there were more artifacts, or more files to look
 	// at, than the server grants.
 	ArtifactsCut bool        `json:"artifacts_cut,omitempty"`
-	Language     LanguageRef `json:"language"`  // what really ran it
-	Isolation    Isolation   `json:"isolation"` // what was enforced
+	Language     LanguageRef `json:"language"`        // what really ran it
+	Isolation    Isolation   `json:"isolation"`       // what was enforced
+	Start        Start       `json:"start,omitempty"` // how the run began; with tests, the first
 }
 
 // Usage is how one run ended and what it used. With tests, a result's usage

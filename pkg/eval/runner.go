@@ -11,6 +11,9 @@ import (
 type Request struct {
 	ID      ID  `json:"id"`
 	Attempt int `json:"attempt"` // from 1
+	// Client is for whom the program runs, at most MaxClientBytes: programs of
+	// different clients share no interpreter. Empty: one client without a name.
+	Client string `json:"client,omitempty"`
 	Program
 }
 

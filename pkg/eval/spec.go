@@ -32,6 +32,9 @@ type Program struct {
 	Artifacts []Pattern `json:"artifacts,omitempty"`
 	// MinIsolation refuses a run (503) in a sandbox weaker than this level.
 	MinIsolation string `json:"min_isolation,omitempty"`
+	// Warm is as far as the executor may go to spare the interpreter's start;
+	// never further than the executor's own setting. Empty: that far.
+	Warm Warm `json:"warm,omitempty"`
 }
 
 // Test is one case: the program is compiled once and run for each.

@@ -21,6 +21,8 @@ const (
 	MaxTagBytes = 64
 	MaxPath     = 255 // bytes in a file's path
 	MaxVersion  = 64  // bytes in the version of a language
+
+	MaxClientBytes = 128
 )
 
 // Validate checks a spec against the policy and returns it as granted: the
@@ -91,6 +93,9 @@ func ValidateProgram(p Program) []FieldError {
 	p.validateArtifacts(wrong)
 	if p.MinIsolation != "" && !slices.Contains(IsolationLevels(), p.MinIsolation) {
 		wrong("min_isolation", "%q is not one of %s", clip(p.MinIsolation), strings.Join(IsolationLevels(), ", "))
+	}
+	if p.Warm != "" && !slices.Contains(WarmModes(), p.Warm) {
+		wrong("warm", "%q is not one of %s", clip(string(p.Warm)), join(WarmModes()))
 	}
 	return bad
 }

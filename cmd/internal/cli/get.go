@@ -85,6 +85,7 @@ func printEvaluation(s *session, e client.Evaluation) error {
 		line("cpu", ms(r.CPUMS))
 		line("memory", bytesText(r.MemoryPeakBytes))
 		line("isolation", r.Isolation.Level)
+		line("start", string(r.Start))
 		for _, part := range []struct {
 			name   string
 			stream eval.Stream

@@ -43,6 +43,7 @@ type SubmitCmd struct {
 	Priority       string   `help:"Which queue: critical, high, default or low."`
 	RetryPolicy    string   `placeholder:"NAME" help:"What to do when the platform fails: default, aggressive, conservative or quota_exceeded."`
 	MinIsolation   string   `placeholder:"LEVEL" help:"Refuse a sandbox weaker than this."`
+	Warm           string   `placeholder:"MODE" help:"Go no further than this to spare the start of the interpreter: off, prestart or fork."`
 	Tag            []string `help:"A tag to find it by. May be repeated."`
 	IdempotencyKey string   `placeholder:"KEY" help:"The same key and program again give the same evaluation for a day."`
 }
@@ -109,7 +110,7 @@ func (c *SubmitCmd) spec(s *session, api *client.Client) (eval.Spec, error) {
 	spec := eval.Spec{
 		Priority: eval.Priority(c.Priority), RetryPolicy: c.RetryPolicy, Tags: c.Tag,
 		Program: eval.Program{
-			Args: append(slices.Clone(c.Arg), c.Args...), Env: c.Env, MinIsolation: c.MinIsolation,
+			Args: append(slices.Clone(c.Arg), c.Args...), Env: c.Env, MinIsolation: c.MinIsolation, Warm: eval.Warm(c.Warm),
 			Limits: eval.Limits{
 				WallMS: c.Wall.Milliseconds(), CPUMS: c.CPU.Milliseconds(), MemoryBytes: int64(c.Memory),
 				Processes: c.Processes, OutputBytes: int64(c.MaxOutput), DiskBytes: int64(c.Disk),

@@ -5,6 +5,7 @@ import (
 
 	"github.com/crucible-eval/crucible/executor"
 	"github.com/crucible-eval/crucible/pkg/config"
+	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
 // Log is how a program logs.
@@ -56,12 +57,13 @@ type Sandbox struct {
 	MinIsolation string        `group:"Execution" env:"CRUCIBLE_MIN_ISOLATION" default:"" placeholder:"LEVEL" help:"Refuse to start in a sandbox weaker than this: gvisor, namespaces, namespaces-rlimit or landlock."`
 	ProveEvery   time.Duration `group:"Execution" env:"CRUCIBLE_PROVE_EVERY" default:"5m" help:"How often the sandbox proves again what it isolates, while nothing runs. Negative: only when a box failed."`
 	LanguagesDir string        `group:"Execution" env:"CRUCIBLE_LANGUAGES_DIR" default:"" placeholder:"DIR" help:"Folder with language files (YAML) that are added to the built-in ones."`
+	Warm         string        `group:"Execution" env:"CRUCIBLE_WARM" enum:"off,prestart,fork" default:"fork" help:"How far to go to spare a run the start of its interpreter: off, prestart (one waits, and is used once) or fork (runs of one project are copies of one)."`
 }
 
 // Executor returns the settings as an executor takes them.
 func (s Sandbox) Executor() executor.Config {
 	return executor.Config{
-		Slots: s.Slots, LanguagesDir: s.LanguagesDir, ProveEvery: s.ProveEvery,
+		Slots: s.Slots, Warm: eval.Warm(s.Warm), LanguagesDir: s.LanguagesDir, ProveEvery: s.ProveEvery,
 		Isolation: s.Isolation, AllowUnsafe: s.AllowUnsafe, RunscPath: s.Runsc, MinIsolation: s.MinIsolation,
 	}
 }

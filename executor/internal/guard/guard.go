@@ -35,8 +35,8 @@ type Options struct {
 	Open func(ctx context.Context, level string) (sandbox.Runtime, error)
 	// Least is the weakest level to accept; empty: any.
 	Least string
-	// Warm is how many boxes of a kind the runner keeps ready.
-	Warm int
+	// Run is for the runner.
+	Run run.Options
 	// Every is how often the sandbox is proven while nothing runs, and at half
 	// that rate while something does; 0: never.
 	Every time.Duration
@@ -264,7 +264,7 @@ func (g *Guard) accept(boxes sandbox.Runtime, seen eval.Isolation) {
 	defer g.mu.Unlock()
 	old := g.now
 	if old == nil || old.boxes != boxes {
-		g.now = &Sandbox{Runner: run.New(boxes, seen, g.opt.Warm), boxes: boxes}
+		g.now = &Sandbox{Runner: run.New(boxes, seen, g.opt.Run), boxes: boxes}
 	} else {
 		old.Runner.SetIsolation(seen)
 		old = nil

@@ -33,6 +33,7 @@ type Definition struct {
 	Cache      *Cache            `yaml:"cache"`
 	Compile    *Compile          `yaml:"compile"` // nil: interpreted
 	Run        []string          `yaml:"run"`
+	Warm       *Warm             `yaml:"warm"` // nil: each run starts its interpreter
 	Env        map[string]string `yaml:"env"`
 	Version    Version           `yaml:"version"`
 	Hints      []Hint            `yaml:"hints"`
@@ -96,6 +97,17 @@ type Compile struct {
 	Steps  [][]string `yaml:"steps"`
 	Output string     `yaml:"output"` // the one file that the run needs, if it is one
 	Limits Limits     `yaml:"limits"`
+}
+
+// Warm is how the interpreter can be started before its program is known: by
+// way of a script in the sandbox's gate folder, ${gate}. See package gate.
+type Warm struct {
+	Modes []eval.Warm       `yaml:"modes"`
+	Start []string          `yaml:"start"` // empty: as a run
+	Env   map[string]string `yaml:"env"`   // of the start, and not of the program
+	// ColdEnv are patterns of variables that have their effect when the
+	// interpreter starts: a program that sets one has its own started.
+	ColdEnv []string `yaml:"cold_env"`
 }
 
 // Limits of a compilation; zero fields have defaults.
@@ -251,6 +263,8 @@ func (d *Definition) check() error {
 		return errors.New("run and version.argv are required")
 	case d.Compile != nil && len(d.Compile.Steps) == 0:
 		return errors.New("compile without steps; leave it out for an interpreted language")
+	case d.Warm != nil && d.Warm.check(d) != nil:
+		return d.Warm.check(d)
 	case d.Cache != nil && len(d.Cache.Argv) == 0:
 		return errors.New("cache without argv")
 	}

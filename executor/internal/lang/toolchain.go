@@ -199,7 +199,7 @@ func substitute(arg string, vars map[string]string) string {
 
 // assemble puts the tools that were found together.
 func assemble(d *Definition, tools map[string]found) *Toolchain {
-	t := &Toolchain{Definition: d, vars: map[string]string{"goarch": runtime.GOARCH}}
+	t := &Toolchain{Definition: d, vars: map[string]string{"goarch": runtime.GOARCH, "gate": sandbox.GateDir}}
 	folders := []string{}
 	var stamps [][]byte
 	bind := func(b sandbox.Bind) {

@@ -2,6 +2,7 @@ package run
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,14 +21,23 @@ import (
 type Runner struct {
 	boxes     sandbox.Runtime
 	isolation atomic.Pointer[eval.Isolation]
+	warm      eval.Warm
 	shelf     *shelf
 }
 
-// New returns a runner whose results say, in brief, that they ran with this isolation.
-// It keeps up to warm boxes ready for each kind of program that is run often.
-// It must be closed before the runtime.
-func New(boxes sandbox.Runtime, isolation eval.Isolation, warm int) *Runner {
-	r := &Runner{boxes: boxes, shelf: newShelf(boxes, warm)}
+// Options are what New needs.
+type Options struct {
+	Ready int       // boxes to keep ready for each kind of program that is run often
+	Warm  eval.Warm // how far to go to spare the interpreter's start
+}
+
+// New returns a runner whose results say, in brief, that they ran with this
+// isolation. It must be closed before the runtime.
+func New(boxes sandbox.Runtime, isolation eval.Isolation, opt Options) *Runner {
+	r := &Runner{boxes: boxes, warm: opt.Warm, shelf: newShelf(boxes, opt.Ready)}
+	if w, ok := boxes.(sandbox.Warmer); !ok || !w.CanWarm() {
+		r.warm = eval.WarmOff
+	}
 	r.SetIsolation(isolation)
 	return r
 }
@@ -59,6 +69,7 @@ type Task struct {
 	// returns what gives it back, or nil. It may be nil: there is none.
 	Spare  func() (release func())
 	Policy *eval.Policy // bounds artifacts
+	Client string       // for whom: programs of others meet no copy of their interpreter
 	Cold   bool         // takes nothing from the shelf, and puts nothing on it
 }
 
@@ -73,7 +84,7 @@ type job struct {
 	result  eval.Result
 
 	cold    bool        // take nothing from the shelf
-	warm    atomic.Bool // something was taken
+	taken   atomic.Bool // something was taken
 	started bool        // the sink knows
 }
 
@@ -96,7 +107,7 @@ func (r *Runner) Run(ctx context.Context, t Task) (eval.Result, error) {
 		return eval.Result{}, err
 	}
 	err = j.attempt(ctx)
-	if errors.Is(err, sandbox.ErrPlatform) && j.warm.Load() && j.silent() && ctx.Err() == nil {
+	if errors.Is(err, sandbox.ErrPlatform) && j.taken.Load() && j.silent() && ctx.Err() == nil {
 		// What was prepared may have gone bad while it waited.
 		j.cold = true
 		err = j.attempt(ctx)
@@ -121,6 +132,7 @@ func (j *job) attempt(ctx context.Context) error {
 			return err
 		}
 		defer func() { _ = first.close() }()
+		j.result.Start = first.start
 		return j.single(ctx, first.box, first.workspace)
 	}
 	if len(j.program.Tests) > 0 {
@@ -143,6 +155,7 @@ func (j *job) attempt(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = box.Close() }()
+	j.result.Start = eval.StartCold
 	return j.single(ctx, box, first.workspace)
 }
 
@@ -164,11 +177,23 @@ func (j *job) single(ctx context.Context, box sandbox.Box, w sandbox.Workspace) 
 // beginCompile returns a box to compile in, on a work folder that is large
 // enough for a run, too.
 func (j *job) beginCompile(ctx context.Context) (*set, error) {
-	return j.begin(ctx, kind{j.lang, j.program.Limits.DiskBytes + j.lang.Compile.Limits.DiskBytes, compileTmp}, nil)
+	return j.begin(ctx, kind{lang: j.lang, disk: j.program.Limits.DiskBytes + j.lang.Compile.Limits.DiskBytes, tmp: compileTmp}, nil)
 }
 
 // kind is what a run needs.
-func (j *job) kind(l eval.Limits) kind { return kind{j.lang, l.DiskBytes, tmpBytes(l.DiskBytes)} }
+func (j *job) kind(l eval.Limits) kind {
+	k := kind{lang: j.lang, disk: l.DiskBytes, tmp: tmpBytes(l.DiskBytes)}
+	if j.mayBeWarm(eval.WarmPrestart, l) {
+		k.warm, k.memory = eval.WarmPrestart, j.lang.WarmMemory(l.MemoryBytes)
+	}
+	return k
+}
+
+// mayBeWarm tells whether this mode is allowed here, wanted, and possible.
+func (j *job) mayBeWarm(mode eval.Warm, l eval.Limits) bool {
+	asked := cmp.Or(j.program.Warm, j.Runner.warm)
+	return asked.Allows(mode) && j.Runner.warm.Allows(mode) && j.lang.CanBeWarm(mode, j.program, j.source, l.MemoryBytes)
+}
 
 // tmpBytes is the quota of /tmp where a work folder has disk bytes.
 func tmpBytes(disk int64) int64 { return max(disk, 64<<10) }
@@ -188,12 +213,15 @@ func (j *job) begin(ctx context.Context, k kind, made files) (*set, error) {
 		s = j.shelf.take(k)
 	}
 	if s != nil {
-		j.warm.Store(true)
+		j.taken.Store(true)
 	} else {
+		plain := k
+		plain.warm = ""
 		var err error
-		if s, err = newSet(ctx, j.boxes, k, room); err != nil {
+		if s, err = newSet(ctx, j.boxes, plain, room); err != nil {
 			return nil, broken("make a box", err)
 		}
+		s.start = eval.StartCold
 	}
 	if !j.cold {
 		s.over = func() { j.shelf.restock(k) }
@@ -238,6 +266,7 @@ type outcome struct {
 	verdict        eval.Verdict
 	cause          eval.Cause
 	message        string // of the checker
+	start          eval.Start
 	startError     string
 	hint           string // what the language has to say about it
 }

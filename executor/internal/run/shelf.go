@@ -9,6 +9,7 @@ import (
 
 	"github.com/crucible-eval/crucible/executor/internal/lang"
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
 const (
@@ -29,7 +30,8 @@ const (
 type set struct {
 	workspace sandbox.Workspace
 	box       sandbox.Box
-	over      func() // called when the run is over; may be nil
+	start     eval.Start // of a run with it
+	over      func()     // called when the run is over; may be nil
 }
 
 func (s *set) close() error {
@@ -45,6 +47,9 @@ type kind struct {
 	lang *lang.Toolchain
 	disk int64 // bytes of the work folder, beside the program's own
 	tmp  int64 // bytes of /tmp
+
+	warm   eval.Warm // prestart: the interpreter waits in the box; else empty
+	memory int64     // the limit that the interpreter's start depends on, if it does
 }
 
 // shelf keeps sets ready, so that making one is not a part of a run. Only
@@ -167,11 +172,16 @@ func newSet(ctx context.Context, boxes sandbox.Runtime, k kind, room int64) (*se
 	if err != nil {
 		return nil, err
 	}
-	box, err := boxes.Prepare(ctx, sandbox.BoxSpec{Workspace: w, Binds: k.lang.Binds, TmpBytes: k.tmp})
+	spec := sandbox.BoxSpec{Workspace: w, Binds: k.lang.Binds, TmpBytes: k.tmp}
+	start := eval.StartBox
+	if k.warm == eval.WarmPrestart {
+		spec.Warm, start = k.lang.Interpreter(k.memory), eval.StartPrestart
+	}
+	box, err := boxes.Prepare(ctx, spec)
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	return &set{workspace: w, box: box}, nil
+	return &set{workspace: w, box: box, start: start}, nil
 }
 
 func (s *shelf) expire(p *place) {

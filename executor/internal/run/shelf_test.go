@@ -68,7 +68,7 @@ func TestTheShelfIsFilledForWhatIsAskedForAndForgetsTheRest(t *testing.T) {
 		l := &ledger{}
 		s := newShelf(l, 2)
 		defer s.close()
-		python := kind{&lang.Toolchain{}, 1 << 20, 1 << 20}
+		python := kind{lang: &lang.Toolchain{}, disk: 1 << 20, tmp: 1 << 20}
 		require.Nil(t, s.take(python), "nothing is ready for the first")
 		synctest.Wait()
 		require.Zero(t, l.count(), "its run has the machine for itself")
@@ -83,7 +83,7 @@ func TestTheShelfIsFilledForWhatIsAskedForAndForgetsTheRest(t *testing.T) {
 		require.NoError(t, got.close())
 
 		for range shelfKinds {
-			other := kind{&lang.Toolchain{}, 1, 1}
+			other := kind{lang: &lang.Toolchain{}, disk: 1, tmp: 1}
 			require.Nil(t, s.take(other))
 			s.restock(other)
 			synctest.Wait()

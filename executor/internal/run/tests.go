@@ -119,6 +119,9 @@ func (s *series) run(ctx context.Context, i int) {
 	trim(&out.stdout, &s.kept)
 	trim(&out.stderr, &s.kept)
 	s.outcomes[i] = out
+	if i == 0 {
+		s.result.Start = out.start
+	}
 	if out.verdict != eval.Accepted && s.program.StopOnFailure {
 		s.next = len(s.outcomes)
 	}
@@ -136,6 +139,7 @@ func (s *series) one(ctx context.Context, t *eval.Test) (outcome, error) {
 		args = s.program.Args
 	}
 	out, err := s.execute(ctx, own.box, call{args: args, stdin: t.Stdin, limits: limits})
+	out.start = own.start
 	_ = own.close()
 	if err != nil || out.verdict != eval.Accepted {
 		return out, err

@@ -47,8 +47,8 @@ func (j *job) validators(ctx context.Context) (map[string]func() (*validator, er
 		if language == nil {
 			return nil, eval.Errorf(eval.KindInternal, "the checker's language %q was not resolved", c.Language)
 		}
-		own, err := j.newJob(Task{Language: language, Cold: j.cold, Program: &eval.Program{
-			Language: c.Language, Code: c.Code, Files: c.Files, Entrypoint: c.Entrypoint, Limits: c.Limits,
+		own, err := j.newJob(Task{Language: language, Client: j.task.Client, Cold: j.cold, Program: &eval.Program{
+			Warm: j.program.Warm, Language: c.Language, Code: c.Code, Files: c.Files, Entrypoint: c.Entrypoint, Limits: c.Limits,
 		}})
 		if err != nil {
 			return nil, fmt.Errorf("checker of test %d: %w", i+1, err)

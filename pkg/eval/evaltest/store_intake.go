@@ -110,7 +110,7 @@ func testIntake(t *testing.T, open OpenStore) {
 						Env:          map[string]string{"LANG": "C", "EMPTY": ""},
 						Limits:       eval.Limits{WallMS: 1, CPUMS: 2, MemoryBytes: 3 << 40, Processes: 4, OutputBytes: 5, DiskBytes: 6},
 						Tests:        []eval.Test{{Name: "t", Stdin: stdin, Args: []string{"x"}, ExpectedStdout: &want, Checker: eval.Checker{Type: eval.CheckExact}}, {}},
-						MinIsolation: "namespaces",
+						MinIsolation: "namespaces", Warm: eval.WarmPrestart,
 					},
 					Priority: eval.PriorityLow, RetryPolicy: eval.PolicyAggressive, Tags: []string{"<&>", "ü"}, RunAt: &runAt,
 				}

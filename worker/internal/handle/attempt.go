@@ -150,7 +150,9 @@ func (a *attempt) ask(ctx context.Context, out *relay) (got answer) {
 			got = answer{err: a.bug(p)}
 		}
 	}()
-	got.result, got.executor, got.err = a.h.deps.Executors.Run(ctx, eval.Request{ID: a.eval.ID, Attempt: a.eval.Attempt, Program: a.eval.Spec.Program}, out.event)
+	got.result, got.executor, got.err = a.h.deps.Executors.Run(ctx, eval.Request{
+		ID: a.eval.ID, Attempt: a.eval.Attempt, Client: a.eval.Project, Program: a.eval.Spec.Program,
+	}, out.event)
 	return got
 }
 

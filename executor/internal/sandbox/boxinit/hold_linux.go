@@ -23,7 +23,7 @@ func hold(cmd *wire.Command, stdio []int) (*program, error) {
 		_ = unix.Close(pipe[1])
 		return nil, fmt.Errorf("start interpreter: %w", err)
 	}
-	return &program{pid: pid, cmd: cmd, gate: os.NewFile(uintptr(pipe[1]), "gate")}, nil
+	return &program{pid: pid, starter: unix.Gettid(), cmd: cmd, gate: os.NewFile(uintptr(pipe[1]), "gate")}, nil
 }
 
 // letGo waits for the command, holds the interpreter to its limits and opens
