@@ -61,7 +61,7 @@ func said(res eval.Result) string {
 }
 
 // ownNumbers differ from run to run: addresses, and ids of the box on the host.
-var ownNumbers = regexp.MustCompile(`(at |uid|gid)[= ]?(0x[0-9a-f]+|19\d{8})`)
+var ownNumbers = regexp.MustCompile(`(at |uid|gid)[= ]?(0x[0-9a-f]+|\d{10})`)
 
 // programs are run in each mode, and have to come to the same.
 type program struct {
