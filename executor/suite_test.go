@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -51,6 +52,14 @@ func serve(t testing.TB, l *executor.Local, tokens ...string) (*executor.Service
 
 func TestLocalRunner(t *testing.T) {
 	evaltest.TestRunner(t, func(t *testing.T) eval.Executor { return open(t, executor.Config{}) })
+}
+
+func TestGVisorRunner(t *testing.T) {
+	cfg := executor.Config{Isolation: "gvisor"}
+	if _, err := exec.LookPath("runsc"); err != nil {
+		cfg.RunscPath = "../bin/tools/runsc" // of make runsc
+	}
+	evaltest.TestRunner(t, func(t *testing.T) eval.Executor { return open(t, cfg) })
 }
 
 func TestRemoteRunner(t *testing.T) {
