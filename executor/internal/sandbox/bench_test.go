@@ -21,11 +21,7 @@ import (
 // milliseconds; "over" is what a box adds to the bare process. It does so with
 // sandbox-init, as users have it, and with the whole test binary in its place.
 func BenchmarkBox(b *testing.B) {
-	initPath := filepath.Join(b.TempDir(), "sandbox-init")
-	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", initPath, "../../cmd/sandbox-init")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	require.NoError(b, err, string(out))
+	initPath := buildInit(b)
 	program := staticTrue(b)
 	spec := sandbox.BoxSpec{Binds: []sandbox.Bind{{Host: program, Box: "/true"}}}
 	for name, cfg := range map[string]sandbox.Config{"sandbox-init": {InitPath: initPath}, "self": {}} {

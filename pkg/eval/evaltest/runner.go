@@ -177,16 +177,16 @@ func (r runner) outcomes(t *testing.T) {
 func (r runner) limits(t *testing.T) {
 	t.Run("wall: prompt, and output kept", func(t *testing.T) {
 		req := request("python", "import time\nprint('before')\ntime.sleep(30)")
-		req.Limits.WallMS = 300
+		req.Limits.WallMS = 600
 		began := time.Now()
 		res := r.run(t, req)
 		require.Less(t, time.Since(began), 3*time.Second)
 		require.Equal(t, eval.TimeLimit, res.Verdict)
 		require.Equal(t, eval.CauseWall, res.Cause)
 		require.Equal(t, "before\n", string(res.Stdout.Data))
-		require.InDelta(t, 300, res.WallMS, 200)
+		require.InDelta(t, 600, res.WallMS, 200)
 		require.Nil(t, res.ExitCode)
-		require.Contains(t, res.Explanation, "300 ms")
+		require.Contains(t, res.Explanation, "600 ms")
 	})
 	t.Run("cpu", func(t *testing.T) {
 		req := request("python", "print('before')\nwhile True: pass")
