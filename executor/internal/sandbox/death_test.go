@@ -5,6 +5,7 @@ package sandbox_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -82,19 +83,33 @@ func TestLauncherDies(t *testing.T) {
 	require.ErrorIs(t, err, sandbox.ErrPlatform)
 }
 
+// victimEnv names the level at which TestExecutorDies has a box running, in
+// the process that is to be killed.
+const victimEnv = "CRUCIBLE_TEST_VICTIM"
+
 // TestExecutorDies kills a process that has a box running, in the rudest way,
 // and finds nothing left of it.
 func TestExecutorDies(t *testing.T) {
-	if dir := os.Getenv("CRUCIBLE_TEST_VICTIM"); dir != "" {
-		victim(t)
-		return
+	switch os.Getenv(victimEnv) {
+	case "":
+		t.Run("strongest", func(t *testing.T) { executorDies(t, sandbox.Config{}) })
+		t.Run("gvisor", func(t *testing.T) { executorDies(t, gvisor(t)) })
+	case sandbox.LevelGVisor:
+		victim(t, gvisor(t))
+	default:
+		victim(t, sandbox.Config{})
 	}
+}
+
+func executorDies(t *testing.T, cfg sandbox.Config) {
 	exe, err := os.Open("/proc/self/exe")
 	require.NoError(t, err)
 	defer func() { _ = exe.Close() }()
+	dir, err := os.Getwd()
+	require.NoError(t, err)
 	cmd := &exec.Cmd{
 		Path: "/proc/self/fd/3", Args: []string{"sandbox.test", "-test.run=^TestExecutorDies$"},
-		Env: append(os.Environ(), "CRUCIBLE_TEST_VICTIM=1"), Dir: "/", ExtraFiles: []*os.File{exe}, Stderr: os.Stderr,
+		Env: append(os.Environ(), victimEnv+"="+cmp.Or(cfg.Level, "strongest")), Dir: dir, ExtraFiles: []*os.File{exe}, Stderr: os.Stderr,
 	}
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -106,26 +121,15 @@ func TestExecutorDies(t *testing.T) {
 		_ = cmd.Wait()
 		skip(t, "no boxes here: "+line)
 	}
-	var launcher int
-	for _, pid := range processesNamed(t, wire.LauncherArg) {
-		if childOf(pid, cmd.Process.Pid) {
-			launcher = pid
-		}
-	}
-	var inits []int
-	for _, pid := range processesNamed(t, wire.InitArg) {
-		if childOf(pid, launcher) {
-			inits = append(inits, pid)
-		}
-	}
-	require.Len(t, inits, 1)
+	family := descendants(t, cmd.Process.Pid)
+	require.GreaterOrEqual(t, len(family), 3, "launcher, init and program")
 	require.NoError(t, cmd.Process.Kill())
 	_ = cmd.Wait()
-	require.Eventually(t, func() bool {
-		return syscall.Kill(inits[0], 0) == syscall.ESRCH && syscall.Kill(launcher, 0) == syscall.ESRCH
-	}, 5*time.Second, time.Millisecond)
+	for _, pid := range family {
+		require.Eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }, 5*time.Second, time.Millisecond)
+	}
 
-	r, err := sandbox.Open(t.Context(), sandbox.Config{})
+	r, err := sandbox.Open(t.Context(), cfg)
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
 	left, err := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/crucible-%d-*", cmd.Process.Pid))
@@ -133,8 +137,24 @@ func TestExecutorDies(t *testing.T) {
 	require.Empty(t, left, "groups of the dead executor")
 }
 
-func victim(t *testing.T) {
-	r, err := sandbox.Open(t.Context(), sandbox.Config{})
+// descendants are the children of a process, and theirs.
+func descendants(t *testing.T, pid int) []int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	require.NoError(t, err)
+	var pids []int
+	for _, f := range files {
+		child, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		require.NoError(t, err)
+		if childOf(child, pid) {
+			pids = append(append(pids, child), descendants(t, child)...)
+		}
+	}
+	return pids
+}
+
+func victim(t *testing.T, cfg sandbox.Config) {
+	r, err := sandbox.Open(t.Context(), cfg)
 	if err != nil {
 		fmt.Println(err)
 		return

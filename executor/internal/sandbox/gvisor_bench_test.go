@@ -5,6 +5,8 @@ package sandbox_test
 import (
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,16 +36,24 @@ func BenchmarkGVisor(b *testing.B) {
 }
 
 func benchmarkGVisor(b *testing.B, argv []string) {
-	bare := []string{argv[0]}
+	bare := slices.Clone(argv)
 	spec := sandbox.BoxSpec{}
 	if argv[0] == "/true" {
 		bare[0] = staticTrue(b)
-		spec.Binds = []sandbox.Bind{{Host: bare[0], Box: "/true"}}
-	} else if _, err := exec.LookPath(argv[0]); err != nil {
-		b.Skip(err)
+		spec.Binds = []sandbox.Bind{{Host: bare[0], Box: argv[0]}}
+	} else {
+		// The same file inside and outside, and no shim of it.
+		out, err := exec.Command("which", "-a", argv[0]).Output()
+		if err != nil {
+			b.Skipf("%s is not here", argv[0])
+		}
+		for found := range strings.Lines(string(out)) {
+			if strings.HasPrefix(found, "/usr/") {
+				bare[0] = strings.TrimSpace(found)
+			}
+		}
+		argv = bare
 	}
-	bare = append(bare, argv[1:]...)
-	spec.Binds = append(spec.Binds, sandbox.Bind{Host: "/usr/local", Box: "/usr/local"})
 	initPath := buildInit(b)
 	open := func(cfg sandbox.Config) sandbox.Runtime {
 		cfg.InitPath = initPath
@@ -55,7 +65,7 @@ func benchmarkGVisor(b *testing.B, argv []string) {
 	plain, guest := open(sandbox.Config{}), open(gvisor(b))
 
 	run := func(box sandbox.Box) {
-		rep, err := box.Run(b.Context(), sandbox.Command{Argv: argv, Env: []string{"PATH=/usr/bin:/bin:/usr/local/bin"}, Limits: sandbox.Limits{MemoryBytes: 1 << 30}})
+		rep, err := box.Run(b.Context(), sandbox.Command{Argv: argv, Limits: sandbox.Limits{MemoryBytes: 1 << 30}})
 		require.NoError(b, err)
 		require.Zero(b, rep.ExitCode, rep.StartError)
 		require.NoError(b, box.Close())

@@ -122,10 +122,11 @@ func eachLevel(t *testing.T, test func(t *testing.T, l level)) {
 				}
 				skip(t, "no cgroup here")
 			}
-			cfg := sandbox.Config{Level: l.name, AllowUnsafe: l.name == sandbox.LevelNone, Logger: quiet(t)}
+			cfg := sandbox.Config{Level: l.name, AllowUnsafe: l.name == sandbox.LevelNone}
 			if l.guest {
-				cfg.RunscPath = runsc(t)
+				cfg = gvisor(t)
 			}
+			cfg.Logger = quiet(t)
 			l.Runtime = open(t, cfg)
 			test(t, l)
 		})
@@ -141,17 +142,20 @@ func haveGroups() bool {
 	return err == nil
 }
 
-// runsc is the one of make, unless there is one in PATH.
-func runsc(t testing.TB) string {
+// gvisor is a configuration with the runsc of PATH, or of make.
+func gvisor(t testing.TB) sandbox.Config {
 	t.Helper()
-	if _, err := exec.LookPath("runsc"); err == nil {
-		return ""
+	if os.Getenv(rootlessEnv) != "" {
+		t.Skip("gVisor needs the executor to be root")
 	}
-	const made = "../../../bin/tools/runsc"
-	if _, err := os.Stat(made); err != nil {
-		skip(t, "no runsc here: make runsc")
+	cfg := sandbox.Config{Level: sandbox.LevelGVisor}
+	if _, err := exec.LookPath("runsc"); err != nil {
+		cfg.RunscPath = "../../../bin/tools/runsc"
+		if _, err := os.Stat(cfg.RunscPath); err != nil {
+			skip(t, "no runsc here: make runsc")
+		}
 	}
-	return made
+	return cfg
 }
 
 // quiet logs what goes wrong into the test's own output.
