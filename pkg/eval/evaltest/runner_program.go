@@ -124,8 +124,8 @@ func (r runner) tests(t *testing.T) {
 	})
 	t.Run("limits hold for each", func(t *testing.T) {
 		req := request("python", "import time\ntime.sleep(float(input()))\nprint('ok')")
-		req.Limits.WallMS = 1500
-		req.Tests = []eval.Test{{Stdin: eval.Bytes("0.8")}, {Stdin: eval.Bytes("0.8")}, {Stdin: eval.Bytes("9")}}
+		req.Limits.WallMS = 3000
+		req.Tests = []eval.Test{{Stdin: eval.Bytes("1.6")}, {Stdin: eval.Bytes("1.6")}, {Stdin: eval.Bytes("9")}}
 		res := r.run(t, req)
 		require.Equal(t, eval.Accepted, res.Tests[1].Verdict)
 		require.Equal(t, eval.TimeLimit, res.Tests[2].Verdict)
