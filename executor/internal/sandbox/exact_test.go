@@ -160,6 +160,9 @@ func TestCPUTimeOfADaemonCounts(t *testing.T) {
 
 func TestAProgramWithinItsCPULimitIsNotStopped(t *testing.T) {
 	eachLevel(t, func(t *testing.T, l level) {
+		if l.guest {
+			t.Skip("a program cannot tell how much it uses: gVisor's clock goes on while the host does something else")
+		}
 		o := l.run(t, nil, sandbox.Limits{CPU: 400 * time.Millisecond}, "/payload", "spin-for", "300", "child")
 		require.Equal(t, sandbox.LimitNone, o.Limit, "%+v", o.Report)
 		require.Zero(t, o.ExitCode)

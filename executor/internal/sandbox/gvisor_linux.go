@@ -44,9 +44,11 @@ const (
 	guestTmp = 8 << 20
 )
 
-// notInGuest are resource limits that gVisor does not have: they bound memory
-// of the host's kernel and its scheduling, which the program does not reach.
-var notInGuest = []int64{unix.RLIMIT_MSGQUEUE, unix.RLIMIT_SIGPENDING, unix.RLIMIT_NICE}
+// notInGuest are resource limits that gVisor does not have, as they bound
+// memory of the host's kernel and its scheduling, which the program does not
+// reach; and that of CPU time, where gVisor counts the time in which the host
+// runs something else.
+var notInGuest = []int64{unix.RLIMIT_MSGQUEUE, unix.RLIMIT_SIGPENDING, unix.RLIMIT_NICE, unix.RLIMIT_CPU}
 
 // openGVisor makes a runtime of boxes around gVisor, and tries one out.
 func openGVisor(ctx context.Context, cfg Config) (Runtime, error) {
