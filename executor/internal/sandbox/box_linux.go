@@ -305,8 +305,8 @@ func (b *box) release() {
 	if b.stdio != nil {
 		b.stdio.close()
 	}
-	if b.guest != nil {
-		b.guest.close()
+	if b.guest != nil && b.guest.stdio != nil {
+		b.guest.stdio.close()
 	}
 	if b.confined != nil {
 		b.confined.release(b)

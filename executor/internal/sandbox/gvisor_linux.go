@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,15 +94,21 @@ func openRunsc(ctx context.Context, configured string) (*os.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, runscTimeout)
 	defer cancel()
 	said, err := exec.CommandContext(ctx, name, "--version").Output()
-	if err != nil || !strings.HasPrefix(string(said), "runsc version") {
-		return nil, errors.Join(fmt.Errorf("%w: %s does not say that it is runsc: %w", ErrUnsupported, name, err), f.Close())
+	if err == nil && !strings.HasPrefix(string(said), "runsc version") {
+		err = errors.New("it does not say that it is runsc")
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %s: %w", ErrUnsupported, name, err), f.Close())
 	}
 	return f, nil
 }
 
 // guest is what a box has beside the usual when gVisor runs in it.
 type guest struct {
-	in, out, err *os.File // our ends of the program's stdin, stdout and stderr
+	stdio *stdio // until there is a command
+	// said is what came first on stderr: runsc's own complaint, where there was
+	// no program yet.
+	said firstWords
 	// skew is by how much our clock is ahead of the one in the sandbox, which
 	// starts at zero. It is taken once, so that differences stay exact.
 	skew int64
@@ -110,25 +118,12 @@ type guest struct {
 // and tells the first process of the box to become runsc, and what init
 // inside shall be.
 func (b *box) sendGuest(request *wire.BoxRequest, setup *wire.Setup) error {
-	g := &guest{}
-	b.guest = g
-	fds := []int{int(b.r.gvisor.runsc.Fd()), int(b.r.exe.Fd())}
-	var err error
-	var fd int
-	if g.in, fd, err = inputPipe(); err != nil {
+	stdio, fds, err := newStdio()
+	if err != nil {
 		return err
 	}
-	defer func() { wire.CloseAll(fds[2:]) }()
-	fds = append(fds, fd)
-	if g.out, fd, err = outputPipe(); err != nil {
-		return err
-	}
-	fds = append(fds, fd)
-	if g.err, fd, err = outputPipe(); err != nil {
-		return err
-	}
-	fds = append(fds, fd)
-
+	defer wire.CloseAll(fds)
+	b.guest = &guest{stdio: stdio}
 	config, err := json.Marshal(bundle(&request.Tree, setup, request.ReadOnly))
 	if err != nil {
 		return err
@@ -139,7 +134,8 @@ func (b *box) sendGuest(request *wire.BoxRequest, setup *wire.Setup) error {
 	outer.Setup.TmpBytes = max(setup.TmpBytes, guestTmp)
 	e := wire.NewEncoder(wire.KindGuest)
 	outer.Encode(e)
-	if err := b.control.Send(e.Bytes(), append(fds[:len(fds):len(fds)], b.joinFDs()...)...); err != nil {
+	all := slices.Concat([]int{int(b.r.gvisor.runsc.Fd()), int(b.r.exe.Fd())}, fds, b.joinFDs())
+	if err := b.control.Send(e.Bytes(), all...); err != nil {
 		return err
 	}
 	inner := *setup
@@ -203,19 +199,18 @@ func bundle(tree *wire.Tree, setup *wire.Setup, readOnly bool) *specs.Spec {
 	}
 }
 
-// close drops the pipes of a box whose command never came.
-func (g *guest) close() {
-	for _, f := range []*os.File{g.in, g.out, g.err} {
-		if f != nil {
-			_ = f.Close()
-		}
-	}
+// firstWords keeps the beginning of what it passes on.
+type firstWords struct {
+	to   io.Writer // nil: nowhere
+	kept []byte
 }
 
-// attach connects the command's streams to the pipes.
-func (x *run) attach(g *guest) {
-	x.connect(&stdio{g.in, g.out, g.err}, true)
-	g.in, g.out, g.err = nil, nil, nil
+func (w *firstWords) Write(b []byte) (int, error) {
+	w.kept = append(w.kept, b[:min(len(b), 300-len(w.kept))]...)
+	if w.to == nil {
+		return len(b), nil
+	}
+	return w.to.Write(b)
 }
 
 // release gives the command to an init that is ready for it. What gVisor took

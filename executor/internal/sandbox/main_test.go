@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "payload" {
 		os.Exit(payload(os.Args[1:]))
 	}
+	if filepath.Base(os.Args[0]) == "runsc" {
+		os.Exit(fakeRunsc(os.Args[1]))
+	}
 	dir, err := preparePayload()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -92,6 +92,9 @@ func (x *run) do(ctx context.Context) (Report, error) {
 	for range x.messages { // until the listener has ended
 		continue
 	}
+	if err != nil && b.guest != nil && x.started.At == 0 {
+		err = fmt.Errorf("%w: runsc said %q", err, b.guest.said.kept)
+	}
 	if err != nil {
 		return Report{}, platform("run", err)
 	}
@@ -100,11 +103,13 @@ func (x *run) do(ctx context.Context) (Report, error) {
 
 // send makes the pipes, sets the limits and gives init the command.
 func (x *run) send() error {
-	if x.b.guest != nil {
-		x.attach(x.b.guest)
-		return nil
-	}
 	cmd, b := x.cmd, x.b
+	if g := b.guest; g != nil {
+		g.said.to, cmd.Stderr = cmd.Stderr, &g.said
+		x.connect(g.stdio, true)
+		g.stdio = nil
+		return nil // see release
+	}
 	if b.group != nil {
 		if err := b.group.Limit(cmd.Limits.MemoryBytes, cmd.Limits.Processes); err != nil {
 			return err
