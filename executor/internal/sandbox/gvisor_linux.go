@@ -213,21 +213,6 @@ func (w *firstWords) Write(b []byte) (int, error) {
 	return w.to.Write(b)
 }
 
-// release gives the command to an init that is ready for it. What gVisor took
-// to get there is not the program's: limits and account begin here.
-func (x *run) release() error {
-	b, l := x.b, &x.cmd.Limits
-	if b.group != nil {
-		if err := b.group.Settle(); err != nil {
-			return err
-		}
-		if err := b.group.Limit(l.MemoryBytes, b.processes(l)); err != nil {
-			return err
-		}
-	}
-	return b.control.Send(x.command())
-}
-
 // processes is how many the host allows. In gVisor a limit of the program's
 // user, kept by the sentry, holds the program to its number.
 func (b *box) processes(l *Limits) int {

@@ -54,6 +54,7 @@ type run struct {
 
 	messages chan message // from init; closed at its end
 	over     chan Limit   // a limit of output or disk was reached, once for each
+	fds      []int        // the program's ends of its streams, until they are sent
 	out, err *stream
 	started  wire.Started
 	ended    *wire.Ended
@@ -101,30 +102,65 @@ func (x *run) do(ctx context.Context) (Report, error) {
 	return x.report()
 }
 
-// send makes the pipes, sets the limits and gives init the command.
+// send makes the pipes, and gives init the command unless it has to be ready
+// first.
 func (x *run) send() error {
-	cmd, b := x.cmd, x.b
-	if g := b.guest; g != nil {
-		g.said.to, cmd.Stderr = cmd.Stderr, &g.said
+	if g := x.b.guest; g != nil {
+		g.said.to, x.cmd.Stderr = x.cmd.Stderr, &g.said
 		x.connect(g.stdio, true)
 		g.stdio = nil
-		return nil // see release
+		return nil
 	}
-	if b.group != nil {
-		if err := b.group.Limit(cmd.Limits.MemoryBytes, cmd.Limits.Processes); err != nil {
+	if x.b.warm != nil {
+		if err := x.bound(); err != nil {
 			return err
 		}
-	}
-	if b.warm != nil {
 		return x.letGo()
 	}
 	stdio, fds, err := newStdio()
 	if err != nil {
 		return err
 	}
-	defer wire.CloseAll(fds)
+	x.fds = fds
 	x.connect(stdio, false)
-	return b.control.Send(x.command(), fds...)
+	if x.b.initInside() {
+		return nil
+	}
+	return x.release()
+}
+
+// initInside tells whether init, too, lives in the box's group: what it took
+// to get ready is not the program's, and is measured when it is.
+func (b *box) initInside() bool { return b.guest != nil || b.group != nil && b.group.FD() >= 0 }
+
+// release sets the limits and gives init the command.
+func (x *run) release() error {
+	if err := x.bound(); err != nil {
+		return err
+	}
+	err := x.b.control.Send(x.command(), x.fds...)
+	x.closeFDs()
+	return err
+}
+
+// bound sets the limits that the group keeps.
+func (x *run) bound() error {
+	b, l := x.b, &x.cmd.Limits
+	if b.group == nil {
+		return nil
+	}
+	if b.initInside() {
+		if err := b.group.Settle(); err != nil {
+			return err
+		}
+	}
+	return b.group.Limit(l.MemoryBytes, b.processes(l))
+}
+
+// closeFDs closes the program's ends of its streams.
+func (x *run) closeFDs() {
+	wire.CloseAll(x.fds)
+	x.fds = nil
 }
 
 // connect lets input and output flow. held: see stream.
@@ -221,7 +257,7 @@ func (x *run) watch(ctx context.Context) error {
 			}
 			switch m.kind {
 			case wire.KindReady:
-				if x.b.guest != nil {
+				if x.b.initInside() {
 					if err := x.release(); err != nil {
 						return err
 					}
@@ -324,6 +360,7 @@ func (x *run) initGone() error {
 
 // finishStreams reads what is left in the pipes, whose writers are dead.
 func (x *run) finishStreams() error {
+	x.closeFDs()
 	var errs []error
 	for _, s := range []*stream{x.out, x.err} {
 		if s != nil {
@@ -392,6 +429,9 @@ func (rep *Report) fromGroup(x *run) error {
 	rep.CPU, rep.MemoryPeak, rep.ProcessesPeak = s.CPU, s.MemoryPeak, s.ProcessesPeak
 	if b.guest != nil {
 		rep.ProcessesPeak = 0 // the host sees gVisor's own, and not the program's
+	}
+	if s.MemoryPeak == 0 && x.ended != nil {
+		rep.MemoryPeak = x.ended.MaxRSS // no counter: at least this much
 	}
 	if rep.ProcessesPeak == 2 && (x.ended == nil && x.alone || x.ended != nil && x.ended.Alone) {
 		// The thread of init that started the program was with it in its group.

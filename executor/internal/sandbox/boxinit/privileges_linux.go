@@ -75,10 +75,9 @@ func joinGroups(groups []int) error {
 			return fmt.Errorf("join cgroup: %w", err)
 		}
 	}
-	if len(groups) > 0 {
-		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-			return fmt.Errorf("cgroup namespace: %w", err)
-		}
+	// EINVAL: a kernel without groups has nothing to hide.
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil && err != unix.EINVAL {
+		return fmt.Errorf("cgroup namespace: %w", err)
 	}
 	return nil
 }

@@ -3,9 +3,13 @@
 package cgroup_test
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -106,14 +110,19 @@ func TestVersion2(t *testing.T) {
 	require.GreaterOrEqual(t, g.FD(), 0)
 	require.Empty(t, g.JoinFDs())
 
-	// Init's own share comes on top of what the program may have.
+	// Init's own share comes on top of what the program may have: four of its
+	// five threads stay when the program has been started.
+	require.NoError(t, g.Settle())
 	require.NoError(t, g.Limit(64<<20, 10))
 	require.Equal(t, "69108864", get("memory.max"))
 	require.Equal(t, "0", get("memory.swap.max"))
 	require.Equal(t, "1", get("memory.oom.group"))
-	require.Equal(t, "16", get("pids.max"))
-	require.NoError(t, g.Seal(10))
 	require.Equal(t, "15", get("pids.max"))
+	require.NoError(t, g.Seal(10))
+	require.Equal(t, "14", get("pids.max"))
+	n, err := g.Processes()
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
 
 	set("cpu.stat", "usage_usec 103000\nuser_usec 1\n")
 	set("memory.peak", "12000000\n")
@@ -121,7 +130,102 @@ func TestVersion2(t *testing.T) {
 	set("pids.peak", "9\n")
 	s, err := g.Stats()
 	require.NoError(t, err)
-	require.Equal(t, cgroup.Stats{CPU: 100 * time.Millisecond, MemoryPeak: 10_000_000, ProcessesPeak: 4, OOMKills: 3}, s)
+	require.Equal(t, cgroup.Stats{CPU: 100 * time.Millisecond, MemoryPeak: 10_000_000, ProcessesPeak: 5, OOMKills: 3}, s)
+}
+
+// TestVersion2BesideAnother starts where an executor that was here before has
+// put what lived in the group: it works where that one did.
+func TestVersion2BesideAnother(t *testing.T) {
+	parent := filepath.Join(t.TempDir(), "unit")
+	mkdir := fake(map[string]string{"cgroup.controllers": "memory pids\n", "cgroup.subtree_control": ""})
+	require.NoError(t, mkdir(parent, 0o755))
+	require.NoError(t, mkdir(filepath.Join(parent, cgroup.SelfName), 0o755))
+	_, err := cgroup.OpenV2(filepath.Join(parent, cgroup.SelfName), mkdir)
+	require.NoError(t, err)
+	own, err := filepath.Glob(filepath.Join(parent, "crucible-*"))
+	require.NoError(t, err)
+	require.Len(t, own, 1)
+}
+
+// TestVersion2OldKernel has no memory.peak, pids.peak, nor swap accounting.
+func TestVersion2OldKernel(t *testing.T) {
+	g, err := cgroup.NewV2(t.TempDir(), fake(map[string]string{
+		"memory.max": "max\n", "memory.oom.group": "0\n", "memory.current": "2000000\n", "memory.events": "oom_kill 0\n",
+		"pids.max": "max\n", "pids.current": "5\n", "cpu.stat": "usage_usec 3000\n",
+	}))
+	require.NoError(t, err)
+	require.NoError(t, g.Settle())
+	require.NoError(t, g.Limit(1<<20, 1))
+	s, err := g.Stats()
+	require.NoError(t, err)
+	require.Equal(t, cgroup.Stats{}, s)
+}
+
+// spare is a controller that nobody needs.
+const spare = "hugetlb"
+
+// unified returns a folder in a real hierarchy of version 2, which is there
+// without the controllers that boxes need where version 1 has those.
+func unified(t *testing.T) string {
+	t.Helper()
+	own, err := os.ReadFile("/proc/self/cgroup")
+	require.NoError(t, err)
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	require.NoError(t, err)
+	root := cgroup.Locate(string(own), string(mounts)).Unified
+	dir := filepath.Join(root, fmt.Sprintf("test-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	if root == "" || os.Mkdir(dir, 0o755) != nil {
+		t.Skip("no hierarchy of version 2 can be written here")
+	}
+	t.Cleanup(func() {
+		_ = os.Remove(filepath.Join(dir, cgroup.SelfName))
+		require.NoError(t, os.Remove(dir))
+		// As it was, unless another test needs it at this moment.
+		_ = os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("-"+spare), 0)
+	})
+	return dir
+}
+
+// spin starts a process that uses CPU time, in a group of version 2.
+func spin(t *testing.T, group int) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", "while :; do :; done")
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: group, Pdeathsig: syscall.SIGKILL}
+	require.NoError(t, cmd.Start())
+	return cmd
+}
+
+func TestVersion2CountsCPUTimeWithoutAController(t *testing.T) {
+	g, err := cgroup.NewV2(unified(t), os.Mkdir)
+	require.NoError(t, err)
+	cmd := spin(t, g.FD())
+	require.Eventually(t, func() bool {
+		used, err := g.CPU()
+		require.NoError(t, err)
+		return used > 50*time.Millisecond
+	}, 10*time.Second, time.Millisecond)
+	require.NoError(t, g.Remove(), "what is left is killed")
+	require.ErrorContains(t, cmd.Wait(), "signal: killed")
+}
+
+// TestVersion2LeavesItsGroupToTheControllers has a controller switched on in
+// a group that holds a process, which the kernel refuses at first.
+func TestVersion2LeavesItsGroupToTheControllers(t *testing.T) {
+	dir := unified(t)
+	if err := os.WriteFile(filepath.Join(filepath.Dir(dir), "cgroup.subtree_control"), []byte("+"+spare), 0); err != nil {
+		t.Skip("no spare controller here: ", err)
+	}
+	f, err := os.Open(dir)
+	require.NoError(t, err)
+	defer func() { _ = f.Close() }()
+	cmd := spin(t, int(f.Fd()))
+	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+	require.ErrorIs(t, os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+spare), 0), syscall.EBUSY)
+	require.NoError(t, cgroup.Delegate(dir, "+"+spare, os.Mkdir))
+	require.NoError(t, cgroup.Delegate(dir, "+"+spare, os.Mkdir), "twice is fine")
+	moved, err := os.ReadFile(filepath.Join(dir, cgroup.SelfName, "cgroup.procs"))
+	require.NoError(t, err)
+	require.Equal(t, strconv.Itoa(cmd.Process.Pid), strings.TrimSpace(string(moved)))
 }
 
 func TestVersion2NotDelegated(t *testing.T) {
