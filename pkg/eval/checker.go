@@ -81,7 +81,7 @@ func (c Checker) IsZero() bool { return c.Type == "" && c.bare() }
 
 // bare reports whether the type is all there is.
 func (c Checker) bare() bool {
-	return c.Absolute == 0 && c.Relative == 0 && c.Language == "" && c.Code == nil && c.Files == nil && c.Entrypoint == "" && c.Limits == Limits{}
+	return c.Absolute == 0 && c.Relative == 0 && c.Language == "" && len(c.Code) == 0 && len(c.Files) == 0 && c.Entrypoint == "" && c.Limits == Limits{}
 }
 
 // Key is the same for checkers that are the same.
@@ -180,8 +180,8 @@ func (c Checker) validate(at string, wrong func(string, string, ...any)) {
 		}
 	}
 	foreign("language", c.Language != "")
-	foreign("code", c.Code != nil)
-	foreign("files", c.Files != nil)
+	foreign("code", len(c.Code) > 0)
+	foreign("files", len(c.Files) > 0)
 	foreign("entrypoint", c.Entrypoint != "")
 	foreign("limits", c.Limits != Limits{})
 }

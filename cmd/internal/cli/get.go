@@ -17,8 +17,9 @@ import (
 // GetCmd shows one evaluation.
 type GetCmd struct {
 	remote
-	ID   eval.ID `arg:"" help:"Which."`
-	Wait bool    `help:"Wait for its end."`
+	ID        eval.ID `arg:"" help:"Which."`
+	Wait      bool    `help:"Wait for its end."`
+	Artifacts string  `placeholder:"DIR" help:"Write the files that came back into this folder. Nothing that is there is replaced."`
 }
 
 // Run implements a kong command.
@@ -38,9 +39,14 @@ func (c *GetCmd) Run(s *session) error {
 		return err
 	}
 	if s.json {
-		return writeJSON(s.stdout, e)
+		err = writeJSON(s.stdout, e)
+	} else {
+		err = printEvaluation(s, e)
 	}
-	return printEvaluation(s, e)
+	if err != nil || c.Artifacts == "" {
+		return err
+	}
+	return saveArtifacts(s, api, e, c.Artifacts)
 }
 
 func printEvaluation(s *session, e client.Evaluation) error {
@@ -92,6 +98,8 @@ func printEvaluation(s *session, e client.Evaluation) error {
 		}{{"stdout", r.Stdout}, {"stderr", r.Stderr}} {
 			printStream(s, p, e.ID, part.name, part.stream)
 		}
+		printTests(s.stdout, p, r.Tests)
+		printArtifacts(s, p, r)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ type SubmitCmd struct {
 	Language string            `short:"l" help:"Its language, or with a version, such as python@3.11. Default: by the file's suffix."`
 	Arg      []string          `sep:"none" placeholder:"ARG" help:"An argument of the program. May be repeated."`
 	Stdin    string            `placeholder:"FILE" help:"What the program reads; - is the standard input."`
+	Artifact []string          `sep:"none" placeholder:"GLOB" help:"A file, or a pattern of files, to bring back from the work folder; see crucible get --artifacts. May be repeated."`
 	Env      map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"An environment variable of the program. May be repeated."`
 	Wait     bool              `negatable:"" default:"true" help:"Wait for the end, show the output live, and exit as the program does (the default)."`
 
@@ -120,6 +121,9 @@ func (c *SubmitCmd) spec(s *session, api *client.Client) (eval.Spec, error) {
 	if c.File == "-" && c.Stdin == "-" {
 		return spec, errors.New("the program and its input cannot both be the standard input: put one into a file")
 	}
+	for _, pattern := range c.Artifact {
+		spec.Artifacts = append(spec.Artifacts, eval.Pattern(pattern))
+	}
 	code, err := readFile(s, c.File)
 	if err != nil {
 		return spec, err
@@ -197,6 +201,20 @@ func signalNumber(name string) int {
 	}[name]
 }
 
+func printTests(to io.Writer, p paint, tests []eval.TestResult) {
+	for i, t := range tests {
+		name := t.Name
+		if name == "" {
+			name = fmt.Sprintf("test %d", i+1)
+		}
+		line := "  " + printable([]byte(name)) + ": " + p.outcome(eval.Completed, t.Verdict)
+		if t.Message != "" {
+			line += p.faint("  " + printable([]byte(t.Message)))
+		}
+		fmt.Fprintln(to, line)
+	}
+}
+
 // verdictLine tells people how it ended; nothing needs to be said about a
 // program that did well and is not looked at.
 func verdictLine(s *session, e client.Evaluation) {
@@ -213,12 +231,9 @@ func verdictLine(s *session, e client.Evaluation) {
 		if r.Explanation != "" && e.Verdict != eval.Accepted {
 			fmt.Fprintln(s.stderr, r.Explanation)
 		}
-		for i, t := range r.Tests {
-			name := t.Name
-			if name == "" {
-				name = fmt.Sprintf("test %d", i+1)
-			}
-			fmt.Fprintf(s.stderr, "  %s: %s\n", name, p.outcome(eval.Completed, t.Verdict))
+		printTests(s.stderr, p, r.Tests)
+		if n := len(r.Artifacts); n > 0 {
+			fmt.Fprintf(s.stderr, "%s: crucible get %s --artifacts DIR\n", plural(n, "artifact"), e.ID)
 		}
 	case e.Failure != nil:
 		fmt.Fprintf(s.stderr, "%s: %s  id %s\n", p.outcome(e.Status, e.Verdict), e.Failure.Message, e.ID)

@@ -83,7 +83,16 @@ func (c *Client) Output(ctx context.Context, id eval.ID, stream string, offset i
 	if offset > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
-	resp, err := c.do(ctx, http.MethodGet, path(id, "/output/"+stream), nil, nil, header)
+	return c.copy(ctx, path(id, "/output/"+stream), header, w)
+}
+
+// Artifact copies the artifact with this number to w and returns how many bytes.
+func (c *Client) Artifact(ctx context.Context, id eval.ID, index int, w io.Writer) (int64, error) {
+	return c.copy(ctx, path(id, fmt.Sprintf("/artifacts/%d", index)), nil, w)
+}
+
+func (c *Client) copy(ctx context.Context, path string, header http.Header, w io.Writer) (int64, error) {
+	resp, err := c.do(ctx, http.MethodGet, path, nil, nil, header)
 	if err != nil {
 		return 0, err
 	}

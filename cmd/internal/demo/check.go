@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -74,6 +75,20 @@ func (x Expect) check(ctx context.Context, api *client.Client, e client.Evaluati
 			stream("the compiler's stderr", r.Compile.Stderr, nil, x.CompileContains)
 		}
 	}
+	if x.Tests != nil {
+		var got []string
+		for _, t := range r.Tests {
+			got = append(got, string(t.Verdict))
+		}
+		if !slices.Equal(got, x.Tests) {
+			say("the tests are %v, expected %v", got, x.Tests)
+		}
+	}
+	if x.Artifacts != nil {
+		if got := artifacts(ctx, api, e); !maps.Equal(got, x.Artifacts) {
+			say("the artifacts are %v, expected %v", got, x.Artifacts)
+		}
+	}
 	within := func(what string, got float64, want *Range) {
 		if want != nil && (got < want.Min || got > want.Max) {
 			say("%s is %.0f, expected %.0f to %.0f", what, got, want.Min, want.Max)
@@ -95,6 +110,23 @@ func (x Expect) check(ctx context.Context, api *client.Client, e client.Evaluati
 		}
 	}
 	return wrong
+}
+
+// artifacts downloads each and returns its SHA-256, or what is wrong with it.
+func artifacts(ctx context.Context, api *client.Client, e client.Evaluation) map[string]string {
+	got := map[string]string{}
+	for i, a := range e.Result.Artifacts {
+		sum := sha256.New()
+		if got[a.Path] = a.Error; a.Error != "" {
+			continue
+		}
+		if _, err := api.Artifact(ctx, e.ID, i, sum); err != nil {
+			got[a.Path] = err.Error()
+			continue
+		}
+		got[a.Path] = hex.EncodeToString(sum.Sum(nil))
+	}
+	return got
 }
 
 // enforced reports whether a control holds exactly, rather than about.

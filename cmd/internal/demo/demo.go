@@ -41,23 +41,25 @@ type Case struct {
 
 // Expect is the outcome; what is left out may be anything.
 type Expect struct {
-	Status          eval.Status  `yaml:"status"`
-	Verdict         eval.Verdict `yaml:"verdict"`
-	Cause           eval.Cause   `yaml:"cause"`
-	ExitCode        *int         `yaml:"exit_code"`
-	Signal          string       `yaml:"signal"`
-	Attempt         int          `yaml:"attempt"`
-	Stdout          *string      `yaml:"stdout"`
-	Stderr          *string      `yaml:"stderr"`
-	StdoutContains  []string     `yaml:"stdout_contains"`
-	StderrContains  []string     `yaml:"stderr_contains"`
-	CompileContains []string     `yaml:"compile_contains"`
-	StdoutBytes     *int64       `yaml:"stdout_bytes"`
-	StdoutSHA256    string       `yaml:"stdout_sha256"` // of the whole stream, read at the output endpoint
-	Truncated       *bool        `yaml:"truncated"`     // stdout
-	WallMS          *Range       `yaml:"wall_ms"`
-	CPUMS           *Range       `yaml:"cpu_ms"`
-	MemoryPeakBytes *Range       `yaml:"memory_peak_bytes"` // its max only where the memory limit is enforced
+	Status          eval.Status       `yaml:"status"`
+	Verdict         eval.Verdict      `yaml:"verdict"`
+	Cause           eval.Cause        `yaml:"cause"`
+	ExitCode        *int              `yaml:"exit_code"`
+	Signal          string            `yaml:"signal"`
+	Attempt         int               `yaml:"attempt"`
+	Stdout          *string           `yaml:"stdout"`
+	Stderr          *string           `yaml:"stderr"`
+	StdoutContains  []string          `yaml:"stdout_contains"`
+	StderrContains  []string          `yaml:"stderr_contains"`
+	CompileContains []string          `yaml:"compile_contains"`
+	StdoutBytes     *int64            `yaml:"stdout_bytes"`
+	StdoutSHA256    string            `yaml:"stdout_sha256"` // of the whole stream, read at the output endpoint
+	Truncated       *bool             `yaml:"truncated"`     // stdout
+	Tests           []string          `yaml:"tests"`         // the verdict of each
+	Artifacts       map[string]string `yaml:"artifacts"`     // path -> SHA-256 of the content as it is downloaded, or its error; all there are
+	WallMS          *Range            `yaml:"wall_ms"`
+	CPUMS           *Range            `yaml:"cpu_ms"`
+	MemoryPeakBytes *Range            `yaml:"memory_peak_bytes"` // its max only where the memory limit is enforced
 }
 
 // Range is from Min to Max.

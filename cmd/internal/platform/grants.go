@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -21,6 +22,11 @@ type Grants struct {
 	MaxProcesses  int64         `group:"Limits" env:"CRUCIBLE_MAX_PROCESSES" default:"1024" help:"The most processes and threads at once."`
 	MaxOutput     config.Size   `group:"Limits" env:"CRUCIBLE_MAX_OUTPUT" default:"64MiB" help:"The longest stdout, and stderr."`
 	MaxDisk       config.Size   `group:"Limits" env:"CRUCIBLE_MAX_DISK" default:"1GiB" help:"The largest work folder, which is memory of the host."`
+
+	MaxTestsWall     time.Duration `group:"Limits" env:"CRUCIBLE_MAX_TESTS_WALL" default:"2h" help:"The most real time of all tests of a program and their checkers, by their limits."`
+	MaxArtifacts     int           `group:"Limits" env:"CRUCIBLE_MAX_ARTIFACTS" default:"100" help:"How many files come back from a work folder."`
+	MaxArtifactSize  config.Size   `group:"Limits" env:"CRUCIBLE_MAX_ARTIFACT_SIZE" default:"16MiB" help:"The largest of them."`
+	MaxArtifactTotal config.Size   `group:"Limits" env:"CRUCIBLE_MAX_ARTIFACT_TOTAL" default:"64MiB" help:"All of them together."`
 }
 
 // policy is an error where a default lies beyond what may be asked for.
@@ -40,6 +46,9 @@ func (g Grants) policy() (eval.Policy, error) {
 	set(&p.Max.Processes, g.MaxProcesses)
 	set(&p.Max.OutputBytes, int64(g.MaxOutput))
 	set(&p.Max.DiskBytes, int64(g.MaxDisk))
+	set(&p.MaxArtifactBytes, int64(g.MaxArtifactSize))
+	set(&p.MaxArtifactsBytes, int64(g.MaxArtifactTotal))
+	p.MaxArtifacts, p.MaxTestsWall = cmp.Or(g.MaxArtifacts, p.MaxArtifacts), cmp.Or(g.MaxTestsWall, p.MaxTestsWall)
 	if _, bad := p.Grant(p.Default); len(bad) > 0 {
 		return p, fmt.Errorf("the limits do not fit together: by default %s %s; see the settings --default-* and --max-*", bad[0].Field, bad[0].Message)
 	}

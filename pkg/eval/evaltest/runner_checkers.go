@@ -1,6 +1,7 @@
 package evaltest
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -69,7 +70,7 @@ func (r runner) checkers(t *testing.T) {
 	})
 	t.Run("a program decides, and its failure is not the contestant's", func(t *testing.T) {
 		req := request("bash", "read n; echo $((n % 100))")
-		req.Checker = eval.Checker{Type: eval.CheckProgram, Language: "python", Code: eval.Bytes(judge), Limits: eval.Limits{CPUMS: 500}}
+		req.Checker = eval.Checker{Type: eval.CheckProgram, Language: "python", Code: eval.Bytes(judge), Limits: eval.Limits{CPUMS: 1000}}
 		for _, n := range []string{"12003", "12007", "12013", "12014", "12015"} {
 			req.Tests = append(req.Tests, eval.Test{Name: n, Stdin: eval.Bytes(n), ExpectedStdout: expect("50")})
 		}
@@ -218,7 +219,11 @@ func (r runner) series(t *testing.T) {
 		req.Tests[1].ExpectedStdout, req.Tests[3].ExpectedStdout = expect("no"), expect("no")
 		began := time.Now()
 		res := r.run(t, req)
-		require.Less(t, time.Since(began), 3500*time.Millisecond, "one after another takes four seconds")
+		took, sum := time.Since(began), 0.0
+		for _, c := range res.Tests {
+			sum += c.WallMS
+		}
+		require.Less(t, float64(took.Milliseconds()), 0.9*sum, "one after another takes longer than all together")
 		require.Equal(t, []eval.Verdict{eval.Accepted, eval.WrongAnswer, eval.Accepted, eval.WrongAnswer}, verdicts(res))
 		require.Contains(t, res.Explanation, "Test 2")
 		for i, c := range res.Tests {
@@ -227,27 +232,20 @@ func (r runner) series(t *testing.T) {
 		r.idle(t)
 	})
 	t.Run("an end in between keeps what there was", func(t *testing.T) {
-		// The second test stops the whole: it never ends by itself.
-		req := request("python", "import time\nn = input()\nif n == '1': time.sleep(60)\nprint(n)")
-		req.Tests = []eval.Test{{Stdin: eval.Bytes("0"), ExpectedStdout: expect("0")}, {Stdin: eval.Bytes("1")}, {Stdin: eval.Bytes("2")}}
-		done := make(chan struct{})
-		var res eval.Result
-		var err error
-		go func() {
-			defer close(done)
-			res, err = r.Run(t.Context(), req, nil)
-		}()
-		r.sleeping(t)
-		require.NoError(t, r.Stop(t.Context(), req.ID))
-		<-done
-		require.Equal(t, eval.KindConflict, eval.KindOf(err), "%v", err)
-		require.Equal(t, []eval.Verdict{eval.Accepted, eval.Skipped, eval.Skipped}, verdicts(res))
-		require.Empty(t, res.Verdict)
+		for patience := time.Second; ; patience *= 2 {
+			req := request("python", "import time\nn = input()\nif n == '1': time.sleep(60)\nprint(n)")
+			req.Limits.WallMS = 60_000
+			req.Tests = []eval.Test{{Stdin: eval.Bytes("0"), ExpectedStdout: expect("0")}, {Stdin: eval.Bytes("1")}, {Stdin: eval.Bytes("2")}}
+			ctx, cancel := context.WithTimeoutCause(t.Context(), patience, errEnd)
+			res, err := r.Run(ctx, req, nil)
+			cancel()
+			require.ErrorIs(t, err, errEnd)
+			require.Empty(t, res.Verdict)
+			if got := verdicts(res); len(got) == 3 && got[0] == eval.Skipped && patience < 16*time.Second {
+				continue // the machine is busy: the first test had not ended either
+			}
+			require.Equal(t, []eval.Verdict{eval.Accepted, eval.Skipped, eval.Skipped}, verdicts(res))
+			break
+		}
 	})
-}
-
-// sleeping returns when the one run that there is has had time for a test.
-func (r runner) sleeping(t *testing.T) {
-	t.Helper()
-	r.run(t, request("python", "import time\ntime.sleep(1.5)"))
 }

@@ -106,10 +106,12 @@ func testIntake(t *testing.T, open OpenStore) {
 				e.Spec = eval.Spec{
 					Program: eval.Program{
 						Language: "c", Entrypoint: "main.c", Stdin: stdin, Args: []string{"--a", "b c", ""},
-						Files:        map[string]eval.Bytes{"main.c": append([]byte("\x00"), everyByte()...), "sub/ä.h": eval.Bytes("x")},
-						Env:          map[string]string{"LANG": "C", "EMPTY": ""},
-						Limits:       eval.Limits{WallMS: 1, CPUMS: 2, MemoryBytes: 3 << 40, Processes: 4, OutputBytes: 5, DiskBytes: 6},
-						Tests:        []eval.Test{{Name: "t", Stdin: stdin, Args: []string{"x"}, ExpectedStdout: &want, Checker: eval.Checker{Type: eval.CheckExact}}, {}},
+						Files:         map[string]eval.Bytes{"main.c": append([]byte("\x00"), everyByte()...), "sub/ä.h": eval.Bytes("x")},
+						Env:           map[string]string{"LANG": "C", "EMPTY": ""},
+						Limits:        eval.Limits{WallMS: 1, CPUMS: 2, MemoryBytes: 3 << 40, Processes: 4, OutputBytes: 5, DiskBytes: 6},
+						Tests:         []eval.Test{{Name: "t", Stdin: stdin, Args: []string{"x"}, ExpectedStdout: &want, Checker: eval.Checker{Type: eval.CheckExact}, Limits: eval.Limits{WallMS: 7}}, {}},
+						Checker:       eval.Checker{Type: eval.CheckProgram, Language: "c", Files: map[string]eval.Bytes{"check.c": everyByte()}, Limits: eval.Limits{CPUMS: 1}},
+						StopOnFailure: true, Parallel: 4, Artifacts: []eval.Pattern{"out/**/*.png", "<&>"},
 						MinIsolation: "namespaces", Warm: eval.WarmPrestart,
 					},
 					Priority: eval.PriorityLow, RetryPolicy: eval.PolicyAggressive, Tags: []string{"<&>", "ü"}, RunAt: &runAt,

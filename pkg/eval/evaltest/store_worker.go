@@ -142,10 +142,15 @@ func testFinish(t *testing.T, open OpenStore) {
 			o := eval.Outcome{Executor: "x", Result: &eval.Result{
 				Verdict: eval.RuntimeError, Cause: eval.CauseExitCode, Usage: eval.Usage{ExitCode: &code, WallMS: 0.1, Processes: 3},
 				Stdout: big, Stderr: stream, Explanation: "it said 3 <&>",
-				Compile:   &eval.Phase{Usage: eval.Usage{Signal: "SIGSEGV"}, Stdout: stream, Stderr: stream},
-				Tests:     []eval.TestResult{{Name: "t", Verdict: eval.WrongAnswer, Cause: eval.CauseTest, Stdout: stream, Stderr: stream}},
-				Language:  eval.LanguageRef{ID: "c", Version: "14"},
-				Isolation: eval.Isolation{Level: "namespaces", Controls: []eval.Control{{Name: "network", State: eval.ControlEnforced}}},
+				Compile: &eval.Phase{Usage: eval.Usage{Signal: "SIGSEGV"}, Stdout: stream, Stderr: stream},
+				Tests:   []eval.TestResult{{Name: "t", Verdict: eval.WrongAnswer, Cause: eval.CauseTest, Message: "line 1\x00", Stdout: stream, Stderr: stream}, {Verdict: eval.Skipped}},
+				Artifacts: []eval.Artifact{
+					{Path: "out/ü\n<>", SHA256: "bb", Content: stream}, {Path: "big", SHA256: "cc", Content: eval.Stream{Data: big.Data, Bytes: 5 << 20, Blob: "cc"}},
+					{Path: "link", Error: "is not a regular file"}, {Path: "huge", Error: "is too large", Content: eval.Stream{Bytes: 1 << 40}}, {Path: "empty", SHA256: "dd"},
+				},
+				ArtifactsCut: true,
+				Language:     eval.LanguageRef{ID: "c", Version: "14"},
+				Isolation:    eval.Isolation{Level: "namespaces", Controls: []eval.Control{{Name: "network", State: eval.ControlEnforced}}},
 			}}
 			got := f.finish(l, o)
 			require.Equal(f, eval.CauseExitCode, got.Cause)
@@ -177,6 +182,10 @@ func testFinish(t *testing.T, open OpenStore) {
 		},
 		"what lies in no blob must not be cut": func(f *fixture) {
 			_, l := f.running()
+			o := accepted("")
+			o.Result.Artifacts = []eval.Artifact{{Path: "a", Content: eval.Stream{Data: make([]byte, eval.InlineBytes+1), Bytes: eval.InlineBytes + 1}}}
+			_, err := f.Finish(f.ctx, l, o)
+			require.Equal(f, eval.KindInvalid, eval.KindOf(err), "an artifact")
 			for name, s := range map[string]eval.Stream{
 				"too long": {Data: make([]byte, eval.InlineBytes+1), Bytes: eval.InlineBytes + 1},
 				"lost":     {Data: []byte("x"), Bytes: 2},
@@ -186,7 +195,7 @@ func testFinish(t *testing.T, open OpenStore) {
 				_, err := f.Finish(f.ctx, l, o)
 				require.Equal(f, eval.KindInvalid, eval.KindOf(err), name)
 			}
-			_, err := f.Finish(f.ctx, l, eval.Outcome{})
+			_, err = f.Finish(f.ctx, l, eval.Outcome{})
 			kind(f, eval.KindInvalid, err)
 			require.Equal(f, eval.Running, f.get(l.Key).Status)
 		},
