@@ -42,6 +42,7 @@ func TestCases(t *testing.T) {
 					}
 				})
 			}
+			t.Run("all in a row", func(t *testing.T) { r.storm(t, before) })
 			t.Logf("%s: the host was as before within 100 ms after all but %d of %d cases", level, late, len(abuse.Cases()))
 		})
 	}

@@ -39,7 +39,7 @@ func becomeRunsc(d *wire.Decoder, fds []int) error {
 		}
 	}
 	// All of the sandbox yields to the platform, as programs do.
-	if err := raw("nice", unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, Niceness); err != nil {
+	if err := yield(); err != nil {
 		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
