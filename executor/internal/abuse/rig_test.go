@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -44,6 +45,7 @@ func newRig(t *testing.T, level string) *rig {
 	l, err := executor.Open(t.Context(), executor.Config{
 		Isolation: level, AllowUnsafe: level == "none", CacheDir: r.folders[1], LanguagesDir: made.languages,
 		Languages: []string{abuse.Hostile, "bash", "c", "cpp"}, Slots: slots, Patience: 20 * time.Second, InitPath: made.init,
+		RunscPath: runsc(),
 	}, logger, nil)
 	if err != nil {
 		if os.Getenv("REQUIRE_SERVICES") == "1" && required[level] {
@@ -64,6 +66,22 @@ func newRig(t *testing.T, level string) *rig {
 	require.NoError(t, os.WriteFile(file, []byte(strings.Join(abuse.Secret[:], "-")+"\n"), 0o644))
 	r.words = strings.NewReplacer("${tcp}", tcp.Addr().String(), "${unix}", unix.Addr().String(), "${file}", file)
 	return r
+}
+
+// runsc is gVisor's program, in PATH or as make builds it; empty where there
+// is none.
+func runsc() string {
+	if found, err := exec.LookPath("runsc"); err == nil {
+		return found
+	}
+	built, err := filepath.Abs("../../../bin/tools/runsc")
+	if err == nil {
+		_, err = os.Stat(built)
+	}
+	if err != nil {
+		return ""
+	}
+	return built
 }
 
 // required are the levels that CI must have.
