@@ -58,6 +58,13 @@ race: services $(TOOLS)/gotestsum $(RUNSC) ## Run them five times over, for what
 e2e: services build $(TOOLS)/gotestsum ## Run the end-to-end tests against the built programs
 	$(TOOLS)/gotestsum --format standard-quiet -- -race -count=1 -timeout 20m -tags e2e $(ARGS) ./cmd/e2e/...
 
+# Cases by levels are for people: go test would keep them to itself.
+.PHONY: abuse
+abuse: $(RUNSC) ## Run every hostile program at every isolation level; print the table
+	mkdir -p bin
+	CRUCIBLE_ABUSE=whole CRUCIBLE_ABUSE_TABLE=$(ROOT)/bin/abuse.txt $(GO) test -count=1 -timeout 40m $(ARGS) ./executor/internal/abuse || { cat bin/abuse.txt; exit 1; }
+	cat bin/abuse.txt
+
 .PHONY: bench
 bench: build ## Load an embedded platform, or an executor (ARGS=--executor), beside bare processes
 	bin/crucible bench $(ARGS)

@@ -27,12 +27,12 @@ func hostCases() []Case {
 		},
 		{Name: "environment", Does: "looks for variables that are not documented", Program: hostile(ordinary, "environment", "GOMAXPROCS", "GODEBUG", "GOGC"), Want: refused},
 		{Name: "/proc and /sys", Does: "reads and writes what is the kernel's", Program: hostile(ordinary, "proc-sys"), Want: refused},
-		{Name: "attack on init", Does: "reads, traces and enters process 1, by /proc, ptrace, process_vm and pidfd", Program: hostile(ordinary, "attack-init"), Want: refused},
+		{Name: "attack on init", Does: "reads, traces and enters process 1, by /proc, ptrace, process_vm and pidfd", Program: hostile(ordinary, "attack-init"), Want: refused, At: atGVisor(virtual)},
 		{Name: "overwritten programs", Does: "writes to the running program, init and the system's files, as in CVE-2019-5736", Program: hostile(ordinary, "overwrite-exe"), Want: refused},
 		{Name: "own code", Does: "writes through its own read-only mappings by /proc/self/mem", Program: hostile(ordinary, "own-memory"), Want: refused},
 		{Name: "control groups", Does: "writes release_agent and its own limits, and mounts file systems", Program: hostile(ordinary, "cgroups"), Want: refused},
-		{Name: "terminal", Does: "opens terminals, and types into them", Program: hostile(ordinary, "terminal"), Want: refused},
-		{Name: "devices", Does: "opens devices, and changes the random pool", Program: hostile(ordinary, "devices"), Want: refused},
+		{Name: "terminal", Does: "opens terminals, and types into them", Program: hostile(ordinary, "terminal"), Want: refused, At: atGVisor(virtual)},
+		{Name: "devices", Does: "opens devices, and changes the random pool", Program: hostile(ordinary, "devices"), Want: refused, At: atGVisor(virtual)},
 		{Name: "core dump", Does: "has its memory dumped", Program: hostile(ordinary, "dump-core"), Want: refused},
 	}
 }

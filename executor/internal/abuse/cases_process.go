@@ -12,7 +12,7 @@ func processCases() []Case {
 		{
 			Name: "fork bomb", Does: "every process forks for ever", Program: hostile(short, "fork-bomb"),
 			Want: byWall.and(processes(33)),
-			At:   map[string]Promise{"gvisor": byWall},
+			At:   atGVisor(byWall),
 		},
 		{
 			Name: "fork and exit chain", Does: "each process burns 2 ms, forks and exits",
@@ -28,7 +28,7 @@ func processCases() []Case {
 			Program: hostile(ordinary, "thread-bomb"), Want: failed,
 		},
 		{Name: "zombies", Does: "leaves dead children that nobody waits for", Program: hostile(ordinary, "zombies"), Want: refused},
-		{Name: "orphans", Does: "leaves 1,500 orphans for init to bury", Program: hostile(ordinary, "orphans"), Want: refused},
+		{Name: "orphans", Does: "leaves 1,500 orphans for init to bury", Program: hostile(ordinary, "orphans"), Want: refused, At: atGVisor(refused.or(byWall))},
 		{
 			Name: "vfork and stop", Does: "waits in the kernel for a child that stopped itself",
 			Program: hostile(short, "vfork-stop"), Want: byWall,
@@ -85,6 +85,7 @@ func signalCases() []Case {
 		{
 			Name: "limits and priorities", Does: "raises its own limits and priority, and asks for real time",
 			Program: hostile(ordinary, "raise-limits"), Want: refused,
+			At: atGVisor(virtual),
 		},
 	}
 }
