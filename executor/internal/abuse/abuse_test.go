@@ -44,6 +44,9 @@ func TestCases(t *testing.T) {
 					if promise.Not != "" {
 						t.Skipf("no promise: %s", promise.Not)
 					}
+					if c.Class == abuse.Signals && os.Geteuid() != 0 && (level == "landlock" || level == "none") {
+						t.Skip("a program is this very user, and what it kills may be yours")
+					}
 					if ok, why := r.offers(t, c.Program.Language); !ok {
 						t.Skipf("%s: %s", c.Program.Language, why)
 					}

@@ -30,8 +30,7 @@ type Case struct {
 	// not weaker than Least promises Want.
 	At map[string]Promise
 	// Least is the weakest level that promises anything; Open says why weaker
-	// ones do not, and there the case is not run. Empty: namespaces-rlimit, and
-	// the reason is the class's.
+	// ones do not, and there the case is not run. Empty: landlock.
 	Least, Open string
 }
 
@@ -115,12 +114,12 @@ func (c Case) Promised(level string) Promise {
 	levels := eval.IsolationLevels()
 	least := c.Least
 	if least == "" {
-		least = "namespaces-rlimit"
+		least = "landlock"
 	}
 	if slices.Index(levels, level) > slices.Index(levels, least) {
 		why := c.Open
 		if why == "" {
-			why = weak[c.Class]
+			why = unsafe
 		}
 		return Promise{Not: why}
 	}
@@ -137,6 +136,7 @@ var (
 	byWall     = ended(eval.TimeLimit, eval.CauseWall)
 	byCPU      = ended(eval.TimeLimit, eval.CauseCPU)
 	byMemory   = ended(eval.MemoryLimit, eval.CauseOOM)
+	byDisk     = ended(eval.RuntimeError, eval.CauseDisk)
 	byStdout   = ended(eval.OutputLimit, eval.CauseStdout)
 	byStderr   = ended(eval.OutputLimit, eval.CauseStderr)
 	failed     = ended(eval.RuntimeError, eval.CauseExitCode)

@@ -39,7 +39,7 @@ const slots = 4
 // newRig opens an executor at a level, or skips the test where there is none.
 func newRig(t *testing.T, level string) *rig {
 	t.Helper()
-	r := &rig{level: level, folders: []string{t.TempDir(), t.TempDir()}}
+	r := &rig{level: level, folders: []string{folder(t), folder(t)}}
 	t.Setenv("TMPDIR", r.folders[0])
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	l, err := executor.Open(t.Context(), executor.Config{
@@ -66,6 +66,16 @@ func newRig(t *testing.T, level string) *rig {
 	require.NoError(t, os.WriteFile(file, []byte(strings.Join(abuse.Secret[:], "-")+"\n"), 0o644))
 	r.words = strings.NewReplacer("${tcp}", tcp.Addr().String(), "${unix}", unix.Addr().String(), "${file}", file)
 	return r
+}
+
+// folder makes one that the users of boxes can pass through.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(made.dir, "")
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(dir, 0o755))
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
 }
 
 // runsc is gVisor's program, in PATH or as make builds it; empty where there

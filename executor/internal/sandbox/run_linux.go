@@ -405,6 +405,9 @@ func (x *run) report() (Report, error) {
 	} else if err := rep.fromGroup(x); err != nil {
 		return Report{}, platform("account", err)
 	}
+	if l := x.cmd.Limits.CPU; rep.Limit == LimitNone && rep.Signal == int(unix.SIGKILL) && l > 0 && rep.CPU >= l {
+		rep.Limit = LimitCPU // the kernel's backstop was first, on a machine too busy to look
+	}
 	if rep.Limit == LimitNone && rep.Signal == int(unix.SIGXFSZ) {
 		rep.Limit = LimitFileSize
 	}

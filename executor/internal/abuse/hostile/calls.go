@@ -44,7 +44,7 @@ var calls = map[string]program{
 				breach("clone %#x", flag)
 			}
 		}
-		for _, dir := range []string{"/w", "/tmp", "/", "."} {
+		for _, dir := range []string{home, temporary, "/", "."} {
 			refused("chroot "+dir, unix.Chroot(dir))
 			refused("pivot_root "+dir, unix.PivotRoot(dir, dir))
 			refused("bind "+dir, unix.Mount(dir, "/tmp", "", unix.MS_BIND, ""))
@@ -128,7 +128,7 @@ var calls = map[string]program{
 			unix.SYS_RT_SIGSUSPEND, unix.SYS_READ, unix.SYS_FUTEX, unix.SYS_NANOSLEEP,
 			unix.SYS_WAIT4, unix.SYS_WAITID, unix.SYS_PPOLL, unix.SYS_PSELECT6, unix.SYS_RT_SIGTIMEDWAIT, unix.SYS_FLOCK, unix.SYS_KILL,
 		}
-		words := []uintptr{0, 1, 2, 3, 100, 4096, 1 << 31, 1<<32 - 1, 1 << 47, ^uintptr(0), ^uintptr(99), pointer(new([4096]byte)), text("/w/main.txt"), text("/proc/self/mem")}
+		words := []uintptr{0, 1, 2, 3, 100, 4096, 1 << 31, 1<<32 - 1, 1 << 47, ^uintptr(0), ^uintptr(99), pointer(new([4096]byte)), text(home + "/main.txt"), text("/proc/self/mem")}
 		end := time.Now().Add(300 * time.Millisecond)
 		for time.Now().Before(end) {
 			var plan [64][7]uintptr

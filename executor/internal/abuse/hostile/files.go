@@ -19,7 +19,7 @@ var files = map[string]program{
 	"fill": func(args []string) {
 		f, err := os.Create(args[0] + "/big")
 		if err != nil {
-			breach("%v", err)
+			refused("create", err)
 			return
 		}
 		b := bytes.Repeat([]byte("f"), 1<<20)
@@ -75,20 +75,20 @@ var files = map[string]program{
 	},
 	"hard-links": func([]string) {
 		for _, name := range []string{"/etc/passwd", "/usr/bin/env", "/proc/self/exe", "/proc/1/exe", "/dev/null"} {
-			if err := os.Link(name, "/w/linked"); err == nil {
+			if err := os.Link(name, home+"/linked"); err == nil {
 				breach("a link to %s", name)
 			}
 		}
-		_ = os.WriteFile("/w/one", nil, 0o600)
+		_ = os.WriteFile(home+"/one", nil, 0o600)
 		for i := range 1 << 20 {
-			if err := unix.Link("/w/one", fmt.Sprintf("/w/l%d", i)); err != nil {
+			if err := unix.Link(home+"/one", home+fmt.Sprint("/l", i)); err != nil {
 				return
 			}
 		}
 		breach("a million links")
 	},
 	"sparse": func([]string) {
-		f, err := os.Create("/w/sparse")
+		f, err := os.Create(home + "/sparse")
 		if err != nil {
 			breach("%v", err)
 			return
@@ -111,27 +111,27 @@ var files = map[string]program{
 	// Names that a collector or a clean-up could stumble over.
 	"strange-names": func([]string) {
 		for _, name := range []string{"-rf", "--", "*", "$(id)", "`id`", "a\nb", "\x1b[2J", "\xff\xfe", ". ", "...", strings.Repeat("n", 255)} {
-			_ = os.WriteFile("/w/"+name, []byte("x"), 0)
-			_ = os.Mkdir("/tmp/"+name, 0)
+			_ = os.WriteFile(home+"/"+name, []byte("x"), 0)
+			_ = os.Mkdir(temporary+"/"+name, 0)
 		}
-		_ = os.Mkdir("/w/locked", 0o700)
-		_ = os.WriteFile("/w/locked/in", nil, 0)
-		_ = os.Chmod("/w/locked", 0)
-		_ = os.Chmod("/w", 0)
+		_ = os.Mkdir(home+"/locked", 0o700)
+		_ = os.WriteFile(home+"/locked/in", nil, 0)
+		_ = os.Chmod(home+"/locked", 0)
+		_ = os.Chmod(home, 0)
 	},
 	// Things that block or follow, where the platform may look.
 	"traps": func([]string) {
-		_ = os.Remove("/w/main.txt")
-		_ = unix.Mkfifo("/w/main.txt", 0o666)
-		_ = unix.Mkfifo("/w/out.txt", 0o666)
-		_ = os.Symlink("/etc/shadow", "/w/shadow")
-		_ = os.Symlink("/proc/1/root", "/w/root")
-		_ = os.Symlink("/w/loop", "/w/loop")
+		_ = os.Remove(home + "/main.txt")
+		_ = unix.Mkfifo(home+"/main.txt", 0o666)
+		_ = unix.Mkfifo(home+"/out.txt", 0o666)
+		_ = os.Symlink("/etc/shadow", home+"/shadow")
+		_ = os.Symlink("/proc/1/root", home+"/root")
+		_ = os.Symlink(home+"/loop", home+"/loop")
 		if fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0); err == nil {
-			_ = unix.Bind(fd, &unix.SockaddrUnix{Name: "/w/socket"})
+			_ = unix.Bind(fd, &unix.SockaddrUnix{Name: home + "/socket"})
 		}
 		for _, dev := range []int{1<<8 | 1, 1<<8 | 3, 8 << 8} {
-			if unix.Mknod("/w/device", unix.S_IFBLK|0o666, dev) == nil || unix.Mknod("/w/device", unix.S_IFCHR|0o666, dev) == nil {
+			if unix.Mknod(home+"/device", unix.S_IFBLK|0o666, dev) == nil || unix.Mknod(home+"/device", unix.S_IFCHR|0o666, dev) == nil {
 				breach("a device %x was made", dev)
 			}
 		}
@@ -175,15 +175,15 @@ var files = map[string]program{
 			breach("%v", err)
 			return
 		}
-		_ = os.WriteFile("/w/suid", self, 0o755)
-		_ = os.Chmod("/w/suid", 0o6755)
-		_ = os.Chown("/w/suid", 0, 0)
+		_ = os.WriteFile(home+"/suid", self, 0o755)
+		_ = os.Chmod(home+"/suid", 0o6755)
+		_ = os.Chown(home+"/suid", 0, 0)
 		// VFS_CAP_REVISION_2 with everything, effective.
 		caps := []byte{1, 0, 0, 2, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0}
-		if unix.Setxattr("/w/suid", "security.capability", caps, 0) == nil {
+		if unix.Setxattr(home+"/suid", "security.capability", caps, 0) == nil {
 			breach("capabilities on a file")
 		}
-		for _, argv := range [][]string{{"/w/suid", "who"}, {"/bin/su", "-c", "/w/suid who"}, {"/usr/bin/sudo", "-n", "/w/suid", "who"}, {"/usr/bin/newgrp"}} {
+		for _, argv := range [][]string{{home + "/suid", "who"}, {"/bin/su", "-c", home + "/suid who"}, {"/usr/bin/sudo", "-n", home + "/suid", "who"}, {"/usr/bin/newgrp"}} {
 			out, _ := exec.Command(argv[0], argv[1:]...).Output()
 			if bytes.Contains(out, []byte("privileged")) {
 				breach("%v: %s", argv, out)
@@ -208,7 +208,7 @@ const persistMark = "left-by-the-run-before"
 // writable are the folders that can be written, found by trying.
 func writable() []string {
 	var dirs []string
-	for _, root := range []string{"/", "/w", "/tmp", "/dev", "/dev/shm", "/etc", "/usr", "/usr/local", "/bin", "/var", "/var/tmp", "/proc", "/sys", "/home", "/root", "/run", "/opt"} {
+	for _, root := range []string{"/", home, temporary, "/dev", "/dev/shm", "/etc", "/usr", "/usr/local", "/bin", "/var", "/var/tmp", "/proc", "/sys", "/home", "/root", "/run", "/opt"} {
 		name := filepath.Join(root, "try")
 		if os.WriteFile(name, nil, 0o600) == nil {
 			_ = os.Remove(name)

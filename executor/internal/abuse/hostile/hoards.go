@@ -49,7 +49,7 @@ var hoards = map[string]program{
 			return
 		}
 		for i := range 1 << 20 {
-			name := fmt.Sprintf("/w/watched%d", i)
+			name := home + fmt.Sprint("/watched", i)
 			if err := unix.Mkdir(name, 0o700); err != nil {
 				return
 			}

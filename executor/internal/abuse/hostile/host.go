@@ -21,7 +21,7 @@ var host = map[string]program{
 		for _, name := range append([]string{
 			"/etc/shadow", "/etc/gshadow", "/etc/sudoers", "/etc/ssh", "/root/.ssh", "/root/.bashrc", "/home", "/var/lib", "/var/log", "/run",
 			"/boot", "/srv", "/mnt", "/opt/secret", "/sys", "/proc/1/root", "/proc/1/cwd", "/proc/1/fd", "/proc/1/environ",
-			"/w/../etc/shadow", "/proc/self/root/etc/shadow", "/proc/self/cwd/../etc/shadow", "/dev/fd/../../1/root",
+			home + "/../etc/shadow", "/proc/self/root/etc/shadow", "/proc/self/cwd/../etc/shadow", "/dev/fd/../../1/root",
 		}, args...) {
 			if f, err := os.Open(name); err == nil {
 				_, dirErr := f.Readdirnames(1)
@@ -77,7 +77,7 @@ var host = map[string]program{
 	"environment": func(args []string) {
 		for _, kv := range os.Environ() {
 			name, _, _ := strings.Cut(kv, "=")
-			if !slices.Contains(append([]string{"PATH", "HOME", "PWD", "TMPDIR", "LANG", "USER", "LOGNAME"}, args...), name) {
+			if !slices.Contains(append([]string{"PATH", "HOME", "PWD", "TMPDIR", "LANG", "LC_CTYPE", "USER", "LOGNAME", "SHELL"}, args...), name) {
 				breach("%s", kv)
 			}
 		}
@@ -153,7 +153,7 @@ var host = map[string]program{
 				breach("%s was changed", name)
 			}
 		}
-		_ = os.WriteFile("/w/i", []byte("#!/proc/self/exe\n"), 0o755)
+		_ = os.WriteFile(home+"/i", []byte("#!/proc/self/exe\n"), 0o755)
 		if pid, _ := fork(0); pid == 0 {
 			_, _ = call(unix.SYS_EXECVE, pathOfI, 0, 0)
 			exit(0)
@@ -290,7 +290,7 @@ var host = map[string]program{
 		if status.CoreDump() {
 			breach("memory was dumped")
 		}
-		for _, pattern := range []string{"/w/core*", "/tmp/core*"} {
+		for _, pattern := range []string{home + "/core*", temporary + "/core*"} {
 			if found, _ := filepath.Glob(pattern); len(found) > 0 {
 				breach("%v", found)
 			}
@@ -298,7 +298,7 @@ var host = map[string]program{
 	},
 }
 
-var pathOfI = text("/w/i")
+var pathOfI = text(home + "/i")
 
 // zeroAddresses tells that a file shows nothing but zeros where addresses would be.
 func zeroAddresses(name string, b []byte) bool {

@@ -19,6 +19,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// home is the work folder, which levels without a mount namespace have
+// somewhere of their own; so with temporary files.
+var home, temporary = os.Getenv("HOME"), os.TempDir()
+
 // program gets the arguments after its name.
 type program func(args []string)
 

@@ -83,7 +83,7 @@ var memory = map[string]program{
 		for n := 0; n < 8<<30; n += 8 << 20 {
 			id, e := call(unix.SYS_SHMGET, 0, 8<<20, 0o600|unix.IPC_CREAT)
 			if e != 0 {
-				if e != syscall.ENOSYS && e != syscall.ENOSPC {
+				if e != syscall.ENOSYS && e != syscall.ENOSPC && e != syscall.EPERM {
 					breach("%v", e)
 				}
 				return
@@ -148,7 +148,7 @@ var memory = map[string]program{
 	},
 	// A mapping of a file that is larger than its file system.
 	"mmap-sparse": func([]string) {
-		f, err := os.Create("/tmp/sparse")
+		f, err := os.Create(temporary + "/sparse")
 		if err != nil {
 			return
 		}

@@ -156,10 +156,10 @@ var processes = map[string]program{
 	},
 	// Interpreters that need each other.
 	"shebang-loop": func([]string) {
-		script("/w/a", "#!/w/b\n")
-		script("/w/b", "#!/w/a\n")
-		script("/w/self", "#!/w/self\n")
-		for _, name := range []string{"/w/a", "/w/self"} {
+		script(home+"/a", "#!"+home+"/b\n")
+		script(home+"/b", "#!"+home+"/a\n")
+		script(home+"/self", "#!"+home+"/self\n")
+		for _, name := range []string{home + "/a", home + "/self"} {
 			if err := exec.Command(name).Run(); err == nil {
 				breach("%s ran", name)
 			}
@@ -168,7 +168,7 @@ var processes = map[string]program{
 	// Programs that are no programs: each must fail by itself.
 	"malformed-elf": func([]string) {
 		for i, image := range malformed() {
-			name := fmt.Sprintf("/w/elf%d", i)
+			name := home + fmt.Sprint("/elf", i)
 			_ = os.WriteFile(name, image, 0o755)
 			if err := exec.Command(name).Run(); err == nil {
 				breach("image %d ran", i)
