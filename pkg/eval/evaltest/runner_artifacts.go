@@ -3,6 +3,7 @@ package evaltest
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,11 +55,15 @@ func (r runner) artifacts(t *testing.T) {
 		req.Artifacts = []eval.Pattern{"**", "folder", "root/etc/passwd"}
 		res := r.run(t, req)
 		exit(t, res, 0)
-		require.Equal(t, []string{
+		want := []string{
 			"bad\uFFFD its name is not valid UTF-8", "folder is not a regular file", "folder/up is not a regular file", "hard", "link is not a regular file",
 			"main.sh", "near is not a regular file", "new\nline", "pipe is not a regular file", "real", "root is not a regular file",
 			"root/etc/passwd is not there", "sock is not a regular file",
-		}, paths(res))
+		}
+		if res.Isolation.Level == "gvisor" { // both were in its kernel only
+			want = slices.DeleteFunc(want, func(s string) bool { return strings.HasPrefix(s, "pipe ") || strings.HasPrefix(s, "sock ") })
+		}
+		require.Equal(t, want, paths(res))
 		for _, a := range res.Artifacts {
 			require.Equal(t, a.Error != "", a.SHA256 == "", a.Path)
 			if a.Error != "" {
