@@ -6,7 +6,9 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -29,6 +31,14 @@ func Decode[T any](c echo.Context) (T, error) {
 	if r.ContentLength > limit {
 		return v, tooLarge(limit)
 	}
+	// Whoever sends a body byte by byte does not hold the connection for ever.
+	rc := http.NewResponseController(c.Response())
+	size := r.ContentLength
+	if size < 0 {
+		size = limit
+	}
+	patience, _ := c.Get(patienceKey).(time.Duration)
+	_ = rc.SetReadDeadline(time.Now().Add(patience + time.Duration(size/slowestBody)*time.Second)) // a test's recorder knows no deadlines
 	dec := json.NewDecoder(http.MaxBytesReader(c.Response(), r.Body, limit))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&v); err != nil {
@@ -40,10 +50,15 @@ func Decode[T any](c echo.Context) (T, error) {
 		}
 		return v, eval.Errorf(eval.KindInvalid, "there is something after the JSON value; send exactly one")
 	}
+	// Not after an error: the rest of the body is still waited for.
+	_ = rc.SetReadDeadline(time.Time{})
 	return v, nil
 }
 
 func decodeError(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return eval.Errorf(eval.KindInvalid, "the body came too slowly")
+	}
 	if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge(e.Limit)
 	}

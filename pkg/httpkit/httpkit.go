@@ -26,11 +26,13 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultBodyLimit   = 8 << 20
-	maxHeaderBytes     = 64 << 10
-	readHeaderTimeout  = 10 * time.Second
-	idleTimeout        = 2 * time.Minute
-	healthCheckTimeout = 2 * time.Second
+	DefaultBodyLimit    = 8 << 20
+	maxHeaderBytes      = 64 << 10
+	readHeaderTimeout   = 10 * time.Second
+	idleTimeout         = 2 * time.Minute
+	healthCheckTimeout  = 2 * time.Second
+	defaultBodyPatience = 30 * time.Second
+	slowestBody         = 128 << 10 // bytes a second
 )
 
 // Options configure a Server. Only Name and Listen are required.
@@ -40,6 +42,10 @@ type Options struct {
 	Logger    *slog.Logger
 	Registry  *prometheus.Registry // served at /metrics, and given the server's own metrics
 	BodyLimit int64                // bytes of a request's body; a route may raise it with BodyLimit
+
+	// BodyPatience is how long a body may take to come, beyond what it takes at
+	// 128 KiB a second; 0: 30 s.
+	BodyPatience time.Duration
 
 	// Tokens are the credentials that are accepted as Authorization: Bearer
 	// or X-Api-Key. Without any, the server listens on loopback only, checks
@@ -82,6 +88,7 @@ type Server struct {
 func New(opt Options) (*Server, error) {
 	opt.Logger = cmp.Or(opt.Logger, slog.New(slog.DiscardHandler))
 	opt.BodyLimit = cmp.Or(opt.BodyLimit, int64(DefaultBodyLimit))
+	opt.BodyPatience = cmp.Or(opt.BodyPatience, defaultBodyPatience)
 	if opt.Registry == nil {
 		opt.Registry = prometheus.NewRegistry()
 	}
@@ -101,7 +108,7 @@ func New(opt Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.echo.Use(s.requestID, m.measure, s.recoverPanic, securityHeaders, s.authenticate, limitBody(opt.BodyLimit))
+	s.echo.Use(s.requestID, m.measure, s.recoverPanic, securityHeaders, s.authenticate, limitBody(opt.BodyLimit), bodyPatience(opt.BodyPatience))
 	s.commonRoutes()
 	return s, nil
 }

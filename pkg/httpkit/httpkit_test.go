@@ -1,13 +1,16 @@
 package httpkit_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/stretchr/testify/require"
@@ -40,6 +43,17 @@ func serve(t *testing.T, opt httpkit.Options) *httpkit.Server {
 			return err
 		}
 		return c.JSON(200, b)
+	})
+	s.Echo().POST("/slow", func(c echo.Context) error {
+		if _, err := httpkit.Decode[body](c); err != nil {
+			return err
+		}
+		select {
+		case <-c.Request().Context().Done():
+			return context.Cause(c.Request().Context())
+		case <-time.After(3 * opt.BodyPatience):
+			return c.NoContent(200)
+		}
 	})
 	s.Echo().GET("/panic", func(echo.Context) error { panic("secret") })
 	s.Echo().GET("/fail", func(echo.Context) error { return errors.New("secret") })
@@ -94,6 +108,28 @@ func TestDecodeIsStrict(t *testing.T) {
 	}
 	status, _ := do(t, "POST", s.URL()+"/body", `{}`, "Content-Type", "text/plain")
 	require.Equal(t, 415, status)
+}
+
+func TestABodyThatComesTooSlowlyIsRefused(t *testing.T) {
+	s := serve(t, httpkit.Options{BodyPatience: 50 * time.Millisecond})
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Addr())
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	_, err = io.WriteString(conn, "POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+	require.NoError(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	require.Equal(t, 400, resp.StatusCode)
+	answer, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(answer), "too slowly")
+	_, err = conn.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF, "the connection is closed")
+
+	// One that comes in time can be answered later than its patience.
+	status, _ := do(t, "POST", s.URL()+"/slow", `{"name":"x"}`, "Content-Type", "application/json")
+	require.Equal(t, 200, status)
 }
 
 func TestErrorsAreProblemsWithoutSecrets(t *testing.T) {

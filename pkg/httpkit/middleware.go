@@ -85,6 +85,18 @@ func ReadLimit(c echo.Context) int64 {
 	return limit
 }
 
+// patienceKey is where the time for a request's body stands in its context.
+const patienceKey = "crucible.body_patience"
+
+func bodyPatience(d time.Duration) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			c.Set(patienceKey, d)
+			return next(c)
+		}
+	}
+}
+
 // tooLarge is the error for a body above the limit.
 func tooLarge(limit int64) error {
 	return eval.Errorf(eval.KindTooLarge, "the body is larger than %d bytes, the most that is accepted here", limit)

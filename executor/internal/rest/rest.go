@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -22,6 +23,9 @@ type Executor interface {
 	// any when it is 0. KindNotFound when there is none.
 	StopAttempt(ctx context.Context, id eval.ID, attempt int) error
 }
+
+// answerTimeout is how long a client may take to read a result.
+const answerTimeout = 2 * time.Minute
 
 type handler struct {
 	executor Executor
@@ -65,6 +69,8 @@ func (h *handler) run(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	// The slot is free already; what is left is memory.
+	_ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(answerTimeout))
 	return c.JSON(http.StatusOK, res)
 }
 
