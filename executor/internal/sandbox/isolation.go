@@ -28,7 +28,8 @@ const (
 type Control struct {
 	Name   string
 	State  State
-	Detail string // what was seen, or what to do about it
+	Detail string // what was seen
+	Remedy string // what to do about it; empty where nothing is to be done
 }
 
 // Isolation is what the boxes of this machine really give.

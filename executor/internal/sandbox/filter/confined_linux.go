@@ -12,22 +12,19 @@ import (
 
 // What namespaces would have made harmless is denied where there are none.
 var (
-	// shared are things of the machine that have no path: sockets, of which
-	// Landlock does not know those of other programs on it, and memory, queues
-	// and semaphores with numbers for names.
+	// shared are things of the machine that have no path, and what Landlock does
+	// not look at: sockets of other programs, memory, queues and semaphores with
+	// numbers for names, and attributes of files that everyone may write.
 	shared = []string{
 		"socket", "connect", "bind", "listen",
 		"shmget", "shmat", "shmctl", "msgget", "msgsnd", "msgrcv", "msgctl", "semget", "semop", "semtimedop", "semctl",
 		"mq_open", "mq_unlink", "process_mrelease",
-	}
-	// attributes of files are not Landlock's matter, and those of the executor's
-	// files are the program's to change where both are the same user. chmod is
-	// dealt with below.
-	attributes = []string{
-		"chown", "fchown", "lchown", "fchownat", "fchmodat2",
 		"setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat",
-		"ioprio_set",
 	}
+	// owners of files, as their modes, are not Landlock's matter, and those of the
+	// executor's files are the program's to change where both are the same user.
+	// chmod is dealt with below.
+	owners = []string{"chown", "fchown", "lchown", "fchownat", "fchmodat2", "ioprio_set"}
 	// signals are kept in by Landlock from its sixth version on. Before that,
 	// one user's processes can be kept from each other only by having none of
 	// them send any.
@@ -68,7 +65,7 @@ func (c Confined) Build() (string, error) {
 		}
 	}
 	if c.SharedUser {
-		denied = append(denied, attributes...)
+		denied = append(denied, owners...)
 		head = append(head, c.words(info, ownOnly)...)
 		if c.Landlock < landlock.ABIScopes {
 			denied = append(denied, signals...)

@@ -4,9 +4,11 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -43,32 +45,57 @@ func Main() {
 }
 
 // abuse tries everything that is over at once. Its arguments are a port at
-// which the host listens, and a process of the host.
+// which the host listens, a process of the host, an abstract socket of it, and
+// after an equals sign a folder with a file and a socket in it.
 func abuse(args []string) {
+	if len(args) < 4 {
+		os.Exit(2)
+	}
+	host, err := strconv.Atoi(args[1])
+	if err != nil {
+		os.Exit(2)
+	}
+	dir := strings.TrimPrefix(args[3], "=")
+	// In a pid namespace of its own, numbers mean nothing that is outside.
+	outside := []int{os.Getppid(), host}
+	if os.Getppid() == 1 {
+		outside = nil
+	}
 	tries := []struct {
 		name string
 		try  func() error // nil: it worked, and must not
 	}{
-		{"host_files", func() error { return opens("/etc/shadow", "/root", "/home", "/var", "/sys/kernel") }},
-		{"host_processes", func() error { return opens("/proc/"+args[1]+"/status", "/proc/1/environ", "/proc/1/fd") }},
+		{"host_files", func() error {
+			return opens("/etc/shadow", "/root/", "/home/", "/var/", "/sys/kernel/", dir+"/", dir+"/file")
+		}},
+		{"host_processes", func() error { return processes(outside) }},
 		{"proc_masked", readsAny},
-		{"read_only_root", writesAny},
+		{"read_only_root", func() error { return writesAny(dir) }},
 		{"network", func() error { return dials(args[0]) }},
+		{"unix_sockets", func() error { return connects("@"+args[2], dir+"/socket") }},
 		{"mount", func() error { return unix.Mount("none", "/tmp", "tmpfs", 0, "") }},
 		{"user_namespaces", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }},
-		{"ptrace", func() error { return unix.PtraceAttach(1) }},
+		{"ptrace", func() error { return traces(append(outside, 1)) }},
+		{"signals", func() error { return signals(outside) }},
 		{"syscall_filter", filtered},
 		{"capabilities", capabilities},
 		{"no_new_privs", noNewPrivs},
+		{"file_attributes", func() error { return attributes(dir + "/file") }},
 	}
 	for _, t := range tries {
-		if err := t.try(); err != nil {
-			fmt.Printf("%s denied\n", t.name)
-		} else {
+		switch err := t.try(); {
+		case err == nil:
 			fmt.Printf("%s allowed\n", t.name)
+		case err == errPartly:
+			fmt.Printf("%s partly\n", t.name)
+		default:
+			fmt.Printf("%s denied\n", t.name)
 		}
 	}
 }
+
+// errPartly says that some of what was tried was refused.
+var errPartly = errors.New("partly")
 
 func opens(paths ...string) error {
 	var last error
@@ -100,8 +127,8 @@ func readsAny() error {
 	return unix.EACCES
 }
 
-func writesAny() error {
-	for _, p := range []string{"/x", "/usr/x", "/etc/x", "/dev/x", "/proc/sys/kernel/core_pattern", "/proc/sys/vm/overcommit_memory"} {
+func writesAny(dir string) error {
+	for _, p := range []string{dir + "/x", dir + "/file", "/x", "/usr/x", "/etc/x", "/dev/x", "/proc/sys/kernel/core_pattern", "/proc/sys/vm/overcommit_memory"} {
 		f, err := os.OpenFile(p, os.O_WRONLY|os.O_CREATE, 0o644)
 		if err == nil {
 			_ = f.Close()
@@ -140,6 +167,95 @@ func dials(port string) error {
 		}
 	}
 	return unix.ENETUNREACH
+}
+
+// connects calls sockets of the host that have names, as streams and with
+// datagrams that a pair of sockets is bent to send.
+func connects(abstract, path string) error {
+	for _, name := range []string{abstract, path} {
+		if fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err == nil {
+			err = unix.Connect(fd, &unix.SockaddrUnix{Name: name})
+			_ = unix.Close(fd)
+			if err == nil {
+				return nil
+			}
+		}
+		if pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
+			err = unix.Connect(pair[0], &unix.SockaddrUnix{Name: name})
+			_, _ = unix.Close(pair[0]), unix.Close(pair[1])
+			if err == nil || err == unix.EPROTOTYPE { // found, and of another type
+				return nil
+			}
+		}
+	}
+	return unix.ECONNREFUSED
+}
+
+// processes looks at others: init, those outside, and whatever is listed.
+func processes(outside []int) error {
+	paths := []string{"/proc/1/environ", "/proc/1/fd"}
+	for _, pid := range outside {
+		for _, name := range []string{"status", "cmdline", "environ", "fd"} {
+			paths = append(paths, fmt.Sprintf("/proc/%d/%s", pid, name))
+		}
+	}
+	if opens(paths...) == nil {
+		return nil
+	}
+	names, err := os.ReadDir("/proc")
+	if err != nil {
+		return unix.EACCES
+	}
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name.Name()); err == nil && pid != 1 && pid != os.Getpid() {
+			return nil
+		}
+	}
+	return unix.ENOENT
+}
+
+func traces(pids []int) error {
+	for _, pid := range pids {
+		if unix.PtraceAttach(pid) == nil {
+			return nil
+		}
+	}
+	return unix.EPERM
+}
+
+// signals reaches for processes outside, without doing them harm: signal 0 is
+// a question, and so are limits that are not changed. Where there are none to
+// be seen, it is init that has to survive a real one.
+func signals(outside []int) error {
+	for _, pid := range outside {
+		var now unix.Rlimit
+		if unix.Kill(pid, 0) == nil || unix.Tgkill(pid, pid, 0) == nil || unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &now) == nil {
+			return nil
+		}
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+			err = unix.PidfdSendSignal(fd, 0, nil, 0)
+			_ = unix.Close(fd)
+			if err == nil {
+				return nil
+			}
+		}
+	}
+	if len(outside) == 0 {
+		_ = unix.Kill(1, unix.SIGKILL)
+	}
+	return unix.EPERM
+}
+
+// attributes changes what a file of the host is like. That the executor's own
+// user stays the only one to read and write it is the lesser evil.
+func attributes(file string) error {
+	if unix.Chmod(file, 0o644) == nil || unix.Setxattr(file, "user.x", []byte("x"), 0) == nil || unix.Truncate(file, 0) == nil {
+		return nil
+	}
+	if unix.Chmod(file, 0o700) == nil || unix.Utimes(file, []unix.Timeval{{}, {}}) == nil {
+		return errPartly
+	}
+	return unix.EPERM
 }
 
 // filtered makes calls that need no privilege on an ordinary system, so that
