@@ -2,8 +2,10 @@ package executor
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -85,6 +87,12 @@ type LanguageReport struct {
 	CompileMS float64 `json:"compile_ms,omitempty"`
 	RunMS     float64 `json:"run_ms,omitempty"`
 	Problem   string  `json:"problem,omitempty"` // why it is not offered
+}
+
+// Survey tries out every level of isolation on this machine, the strongest
+// first, and tells what speaks against each.
+func Survey(ctx context.Context, c Config) []sandbox.Offer {
+	return sandbox.Survey(ctx, sandbox.Config{RunscPath: c.RunscPath, InitPath: c.InitPath, Logger: slog.New(slog.DiscardHandler)})
 }
 
 func (c Config) filled() (Config, error) {

@@ -219,7 +219,8 @@ func (l *Local) admissible(ctx context.Context, req *eval.Request) (task run.Tas
 		return task, err
 	}
 	if level := l.guard.Isolation().Level; !guard.StrongEnough(level, req.MinIsolation) {
-		return task, eval.Errorf(eval.KindIsolation, "this executor isolates at level %q, and the request asks for at least %q", level, req.MinIsolation)
+		return task, eval.Errorf(eval.KindIsolation, "this executor isolates at level %q, and the request asks for at least %q; "+
+			"ask for less, or for what GET /api/v1/isolation offers", level, req.MinIsolation)
 	}
 	task = run.Task{Client: req.Client, Program: &spec.Program, Policy: l.cfg.Policy, Languages: map[string]*lang.Toolchain{}}
 	if task.Language, err = l.languages.Find(ctx, spec.Language, spec.Version); err != nil {

@@ -85,7 +85,8 @@ func (i Isolation) Brief() Isolation {
 type Control struct {
 	Name   string `json:"name"`
 	State  string `json:"state"`            // enforced, approximated or absent
-	Detail string `json:"detail,omitempty"` // what was tried, or what to do about it; not in results
+	Detail string `json:"detail,omitempty"` // what was tried; not in results
+	Remedy string `json:"remedy,omitempty"` // what to do about it; not in results
 }
 
 // States of a control.

@@ -97,10 +97,21 @@ func (c *IsolationCmd) Run(s *session) error {
 }
 
 func printIsolation(s *session, iso eval.Isolation) error {
+	p := paintFor(s.stdout)
 	fmt.Fprintf(s.stdout, "isolation level: %s\n", iso.Level)
 	var rows [][]string
 	for _, c := range iso.Controls {
-		rows = append(rows, []string{"  " + c.Name, c.State, c.Detail})
+		state := p.good(c.State)
+		switch c.State {
+		case eval.ControlApproximated:
+			state = p.warn(c.State)
+		case eval.ControlAbsent:
+			state = p.bad(c.State)
+		}
+		rows = append(rows, []string{"  " + c.Name, state, c.Detail})
+		if c.Remedy != "" {
+			rows = append(rows, []string{"", p.good(" "), "to do: " + c.Remedy})
+		}
 	}
 	return table(s.stdout, "", rows)
 }

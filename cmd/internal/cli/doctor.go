@@ -35,16 +35,25 @@ type finding struct {
 type report struct {
 	OK        bool            `json:"ok"` // everything that is needed works
 	Isolation *eval.Isolation `json:"isolation,omitempty"`
+	Levels    []levelReport   `json:"levels,omitempty"` // what else this machine could offer, the strongest first
 	Languages []eval.Language `json:"languages,omitempty"`
 	Checks    []finding       `json:"checks"`
+}
+
+// levelReport is one level of isolation, tried out.
+type levelReport struct {
+	Level   string `json:"level"`
+	Offered bool   `json:"offered"`
+	Problem string `json:"problem,omitempty"` // why not, and what to do about it
 }
 
 // checkTime bounds each check.
 const checkTime = time.Minute
 
 // Run implements a kong command. The exit code is 1 when something that the
-// configuration needs does not work; a control that is missing or a language
-// that is not installed is shown and costs nothing.
+// configuration needs does not work, the sandbox among it, and 0 otherwise: a
+// control that is missing, a stronger level that this machine does not have, or
+// a language that is not installed is shown and costs nothing.
 func (c *DoctorCmd) Run(s *session) error {
 	if c.Languages {
 		return c.checkLanguages(s)
@@ -64,6 +73,13 @@ func (c *DoctorCmd) Run(s *session) error {
 		r.Checks = append(r.Checks, finding{name, err == nil, detail})
 	}
 	check("sandbox", func(ctx context.Context) (string, error) { return c.sandbox(ctx, &r) })
+	for _, o := range executor.Survey(s.ctx, c.Executor()) {
+		l := levelReport{Level: o.Level, Offered: o.Problem == nil}
+		if !l.Offered {
+			l.Problem = explain(o.Problem)
+		}
+		r.Levels = append(r.Levels, l)
+	}
 	check("storage", c.storage)
 	check("queue", c.queue)
 	if s.ctx.Err() != nil {
@@ -165,6 +181,18 @@ func printReport(s *session, r report) error {
 		if err := printIsolation(s, *r.Isolation); err != nil {
 			return err
 		}
+	}
+	fmt.Fprintln(s.stdout)
+	var rows [][]string
+	for _, l := range r.Levels {
+		state := p.good("can be had")
+		if !l.Offered {
+			state = p.warn("not here  ")
+		}
+		rows = append(rows, []string{l.Level, state, l.Problem})
+	}
+	if err := table(s.stdout, "", rows); err != nil {
+		return err
 	}
 	if r.Languages != nil {
 		fmt.Fprintln(s.stdout)

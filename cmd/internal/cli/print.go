@@ -20,7 +20,8 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// table writes rows in columns. Cells must not hold colours.
+// table writes rows in columns. Where one cell of a column holds a colour, all
+// of them have to, or they do not line up.
 func table(w io.Writer, head string, rows [][]string) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	if head != "" {

@@ -292,13 +292,13 @@ func (g *Guard) prove(ctx context.Context, boxes sandbox.Runtime) (eval.Isolatio
 	seen := eval.Isolation{Level: found.Level}
 	var gaps []string
 	for _, c := range found.Controls {
-		seen.Controls = append(seen.Controls, eval.Control{Name: c.Name, State: string(c.State), Detail: c.Detail})
+		seen.Controls = append(seen.Controls, eval.Control{Name: c.Name, State: string(c.State), Detail: c.Detail, Remedy: c.Remedy})
 		if c.State != sandbox.Enforced {
 			gaps = append(gaps, fmt.Sprintf("%s is %s (%s)", c.Name, c.State, c.Detail))
 		}
 	}
 	if !StrongEnough(seen.Level, g.opt.Least) {
-		return seen, fmt.Errorf("this machine offers isolation %q, and at least %q is asked for: %v", seen.Level, g.opt.Least, gaps)
+		return seen, fmt.Errorf("this machine offers isolation %q, and at least %q is asked for; crucible doctor says what each stronger level lacks here", seen.Level, g.opt.Least)
 	}
 	if err := weaker(seen, g.first); err != nil {
 		return seen, err

@@ -70,7 +70,7 @@ func startLauncher(exe *os.File, rootless bool) (*client, error) {
 	}
 	if err := cmd.Start(); err != nil {
 		_ = conn.Close()
-		return nil, explain(err, rootless)
+		return nil, noNamespaces(err, rootless)
 	}
 	_ = socket.Close()
 	c := &client{cmd: cmd, conn: conn, gone: make(chan struct{}), pending: map[int64]chan reply{}}
@@ -85,20 +85,9 @@ func startLauncher(exe *os.File, rootless bool) (*client, error) {
 	}
 	if err != nil {
 		c.close()
-		return nil, explain(err, rootless)
+		return nil, noNamespaces(err, rootless)
 	}
 	return c, nil
-}
-
-// explain adds what to do to an error of the first namespaces.
-func explain(err error, rootless bool) error {
-	hint := "does the container allow clone, unshare and mount (seccomp profile, CAP_SYS_ADMIN)?"
-	if rootless {
-		hint = "unprivileged user namespaces seem to be off: check /proc/sys/user/max_user_namespaces, " +
-			"kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns (0, or an AppArmor profile " +
-			"with 'userns,' for this program), and in a container its seccomp profile; or run the executor as root"
-	}
-	return fmt.Errorf("%w: make namespaces: %w; %s", ErrUnsupported, err, hint)
 }
 
 // read hands out the answers until the launcher is gone.

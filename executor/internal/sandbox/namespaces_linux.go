@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -70,6 +71,8 @@ type runtime struct {
 	groups   cgroup.Tree // nil: limits are approximated
 	slots    *slots
 	gvisor   *gvisor // nil: programs run on the host's kernel
+
+	fresh atomic.Pointer[Isolation] // what Open has just seen
 
 	mu         sync.Mutex
 	client     *client
