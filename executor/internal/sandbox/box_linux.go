@@ -32,10 +32,13 @@ type box struct {
 	control   *wire.Conn
 	pidfd     *os.File
 	pidRaw    syscall.RawConn
-	guest     *guest // nil: the program runs on the host's kernel
-	warm      *Warm  // an interpreter waits in it
-	stdio     *stdio // of that, until it runs
-	nicer     bool   // see charge
+	guest     *guest   // nil: the program runs on the host's kernel
+	warm      *Warm    // an interpreter waits in it
+	stdio     *stdio   // of that, until it runs
+	zygote    *zygote  // the interpreter is a copy of that one
+	gate      *os.File // where the copy waits
+	breeds    *os.File // it is a zygote: the end of its socket that it has
+	nicer     bool     // see charge
 
 	mu     sync.Mutex
 	used   bool
@@ -55,6 +58,9 @@ func (r *runtime) Prepare(ctx context.Context, spec BoxSpec) (Box, error) {
 	if err != nil {
 		return nil, platform("prepare", err)
 	}
+	if spec.Zygote != nil {
+		return r.prepareCopy(ctx, &spec, setup)
+	}
 	b := &box{r: r, client: c, warm: spec.Warm}
 	request := wire.BoxRequest{Tree: *tree}
 	if spec.Workspace != nil {
@@ -73,6 +79,11 @@ func (r *runtime) Prepare(ctx context.Context, spec BoxSpec) (Box, error) {
 			return nil, platform("prepare", err)
 		}
 		request.HostUID = b.ownUID
+	}
+	if spec.breeds != nil {
+		b.breeds = spec.breeds
+		request.Lend, request.LendCount = r.slots.block()
+		setup.Zygote, setup.ProcMask, setup.ProcRO = true, nil, nil
 	}
 	if err := b.start(ctx, &request, setup); err != nil {
 		b.release()
@@ -304,6 +315,12 @@ func (b *box) release() {
 	}
 	if b.stdio != nil {
 		b.stdio.close()
+	}
+	if b.gate != nil {
+		_ = b.gate.Close()
+	}
+	if b.zygote != nil {
+		b.zygote.let(b)
 	}
 	if b.guest != nil && b.guest.stdio != nil {
 		b.guest.stdio.close()

@@ -48,6 +48,27 @@ type Runtime interface {
 // Warmer is a Runtime whose boxes may be able to hold a Warm.
 type Warmer interface {
 	CanWarm() bool
+	CanFork() bool
+	// NewZygote starts an interpreter of which boxes can be copies, and waits
+	// until it can make them. ErrUnsupported, ErrPlatform.
+	NewZygote(ctx context.Context, spec ZygoteSpec) (Zygote, error)
+}
+
+// ZygoteSpec says what a zygote is.
+type ZygoteSpec struct {
+	Warm     *Warm // started with a script that can make copies: python/sitecustomize.py
+	Binds    []Bind
+	Hostname string
+}
+
+// Zygote is an interpreter which is never given a program, and is copied for
+// each that runs. Copies share its hash seed and the layout of its memory, so
+// that only programs that trust each other should be copies of the same.
+type Zygote interface {
+	// Alive tells whether it can still make copies.
+	Alive() bool
+	// Close ends it when the last of its copies is closed. Closing twice is fine.
+	Close()
 }
 
 // WorkspaceSpec bounds a workspace.
@@ -129,8 +150,12 @@ type BoxSpec struct {
 	// Warm starts an interpreter in the box, which waits for its program.
 	// ErrUnsupported where the runtime cannot (see Warmer).
 	Warm *Warm
+	// Zygote makes the box, as a copy of that interpreter; Warm, Binds and
+	// Hostname are those of the zygote. There must be a Workspace.
+	Zygote Zygote
 
-	self bool // the program is this one: the probe
+	self   bool     // the program is this one: the probe
+	breeds *os.File // the interpreter of Warm is a zygote: its end of the socket
 }
 
 // GateDir is where every box has the scripts behind which interpreters wait:

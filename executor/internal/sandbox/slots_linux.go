@@ -36,6 +36,9 @@ func newSlots() *slots {
 	return &slots{base: firstHostUID + block*slotsPerBlock*idsPerSlot}
 }
 
+// block is all that take can return: the first id, and how many.
+func (s *slots) block() (first, count int64) { return s.base, slotsPerBlock * idsPerSlot }
+
 // take returns the first id of a free pair, or false when all are taken.
 func (s *slots) take() (int64, bool) {
 	s.mu.Lock()

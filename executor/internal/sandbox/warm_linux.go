@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crucible-eval/crucible/executor/internal/sandbox/gate"
 	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
 )
@@ -32,15 +34,24 @@ func (b *box) sendInterpreter() error {
 	if err != nil {
 		return err
 	}
-	defer wire.CloseAll(fds)
+	defer func() { wire.CloseAll(fds) }()
 	b.stdio = stdio
+	kind := ""
+	if b.breeds != nil {
+		kind = "fork "
+		fd, err := unix.FcntlInt(b.breeds.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		fds = append(fds, fd)
+	}
 	var limits Limits
 	if err := limits.check(); err != nil {
 		return err
 	}
 	c := wire.Command{
 		Hold: true, Argv: b.warm.Start, Dir: WorkDir, Rlimits: limits.rlimits(true),
-		Env: slices.Concat(b.warm.Env, b.warm.Gate, []string{gate.EnvGate + "=" + strconv.Itoa(gate.FD)}),
+		Env: slices.Concat(b.warm.Env, b.warm.Gate, []string{gate.EnvGate + "=" + kind + strconv.Itoa(gate.FD)}),
 	}
 	e := wire.NewEncoder(wire.KindCommand)
 	c.Encode(e)
@@ -55,6 +66,9 @@ func (x *run) letGo() error {
 	}
 	x.connect(b.stdio, false)
 	b.stdio = nil
+	if b.gate != nil {
+		return x.letCopyGo()
+	}
 	return b.control.Send(x.command())
 }
 

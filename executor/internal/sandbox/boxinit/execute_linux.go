@@ -54,6 +54,10 @@ func startAsUser(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error
 		if err := confineGuest(setup); err != nil {
 			return nil, err
 		}
+	} else if setup.Zygote {
+		if err := joinGroups(groups); err != nil {
+			return nil, err
+		}
 	} else if err := becomeUser(setup, groups); err != nil {
 		return nil, err
 	}
@@ -72,7 +76,7 @@ func startAsUser(c *wire.Conn, setup *wire.Setup, groups []int) (*program, error
 	if setup.Guest {
 		stdio = []int{0, 1, 2}
 	}
-	if len(stdio) != 3 {
+	if len(stdio) != 3 && !(setup.Zygote && len(stdio) == 4) {
 		return nil, fmt.Errorf("command came with %d descriptors", len(stdio))
 	}
 	if err := setRlimits(cmd.Rlimits); err != nil {

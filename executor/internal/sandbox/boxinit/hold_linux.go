@@ -10,9 +10,17 @@ import (
 	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
 )
 
-// hold starts an interpreter that waits at its gate for a program.
+// hold starts an interpreter that waits at its gate for a program. A zygote
+// has brought the descriptor of its own, at which it is never let go.
 func hold(cmd *wire.Command, stdio []int) (*program, error) {
 	defer wire.CloseAll(stdio)
+	if len(stdio) > 3 {
+		pid, err := spawn(cmd, nil, stdio...)
+		if err != nil {
+			return nil, fmt.Errorf("start zygote: %w", err)
+		}
+		return &program{pid: pid, starter: unix.Gettid(), cmd: cmd}, nil
+	}
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("gate: %w", err)

@@ -20,9 +20,11 @@ function wait(fd) {
 }
 
 function apply(release) {
-  const args = Number(release[0]) + 1;
-  process.argv.push(...release.slice(1, args));
-  for (const entry of release.slice(args)) {
+  const limits = Number(release[0]); // set from outside
+  const args = 2 + limits;
+  const env = args + Number(release[1]);
+  process.argv.push(...release.slice(args, env));
+  for (const entry of release.slice(env)) {
     const at = entry.indexOf("=");
     process.env[entry.slice(0, at)] = entry.slice(at + 1);
   }

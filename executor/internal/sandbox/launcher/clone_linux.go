@@ -79,7 +79,27 @@ func identify(sys *syscall.SysProcAttr, r *wire.BoxRequest) {
 		{ContainerID: 0, HostID: host, Size: 1},
 		{ContainerID: int(r.Tree.GID), HostID: host + 1, Size: 1},
 	}
+	if r.Lend != 0 {
+		lent := lend(r)
+		sys.UidMappings = append(sys.UidMappings, lent...)
+		sys.GidMappings = append(sys.GidMappings, lent...)
+	}
 	sys.GidMappingsEnableSetgroups = true
 	// Without it init would be an unmapped id and lose its capabilities at execve.
 	sys.Credential = &syscall.Credential{Uid: 0, Gid: 0}
+}
+
+// lend maps the block around the box's own two ids, which cannot be mapped
+// twice.
+func lend(r *wire.BoxRequest) []syscall.SysProcIDMap {
+	var maps []syscall.SysProcIDMap
+	add := func(from, to int64) {
+		if from < to {
+			inside := wire.LentIDs + from - r.Lend
+			maps = append(maps, syscall.SysProcIDMap{ContainerID: int(inside), HostID: int(from), Size: int(to - from)})
+		}
+	}
+	add(r.Lend, r.HostUID)
+	add(r.HostUID+2, r.Lend+r.LendCount)
+	return maps
 }

@@ -104,6 +104,9 @@ func (l *launcher) handle(msg []byte, fds []int) {
 		r.Decode(d)
 		fd, err := l.vault.create(&r)
 		l.reply(id, err, fd)
+	case wire.KindCloneWorkspace:
+		fd, err := l.vault.clone(d.Int(), d.Bool())
+		l.reply(id, err, fd)
 	case wire.KindDropWorkspace:
 		l.reply(id, l.vault.drop(d.Int()), -1)
 	case wire.KindBox:

@@ -6,6 +6,7 @@ const (
 	KindHello
 	KindNewWorkspace
 	KindDropWorkspace
+	KindCloneWorkspace // answered with a mount that one box can attach
 	KindBox
 
 	KindGuest   // executor to init: become runsc, which starts another init inside
@@ -100,18 +101,25 @@ type BoxRequest struct {
 	ReadOnly  bool  // of the workspace
 	HostUID   int64 // first of the two host ids of the box: init, then the program; 0 when rootless
 	CgroupFD  bool
+	// Lend maps a block of host ids too, from LentIDs up, in the box of a
+	// zygote: its copies have ids of their own. The box's own are left out.
+	Lend, LendCount int64
 }
+
+// LentIDs is the first of the ids, inside, that are lent to a zygote.
+const LentIDs = 100_000
 
 // Encode appends the request.
 func (r *BoxRequest) Encode(e *Encoder) {
 	r.Tree.Encode(e)
-	e.Int(r.Workspace).Bool(r.ReadOnly).Int(r.HostUID).Bool(r.CgroupFD)
+	e.Int(r.Workspace).Bool(r.ReadOnly).Int(r.HostUID).Bool(r.CgroupFD).Int(r.Lend).Int(r.LendCount)
 }
 
 // Decode reads what Encode wrote.
 func (r *BoxRequest) Decode(d *Decoder) {
 	r.Tree.Decode(d)
 	r.Workspace, r.ReadOnly, r.HostUID, r.CgroupFD = d.Int(), d.Bool(), d.Int(), d.Bool()
+	r.Lend, r.LendCount = d.Int(), d.Int()
 }
 
 // WorkspaceRequest asks the launcher for a scratch file system. HostUID
@@ -147,13 +155,16 @@ type Setup struct {
 	// program's stdin, stdout and stderr are its own, because no descriptor can
 	// follow through the socket.
 	Guest bool
+	// Zygote says that the program is an interpreter which makes boxes itself:
+	// it keeps its privileges.
+	Zygote bool
 }
 
 // Encode appends the setup.
 func (s *Setup) Encode(e *Encoder) {
 	e.String(s.WorkDir).Bool(s.Workspace).Int(s.TmpBytes).Int(s.TmpInodes)
 	e.Strings(s.ProcMask).Strings(s.ProcRO).Strings(s.Overlays)
-	e.Int(s.UID).Int(s.GID).Bool(s.KeepGroups).String(s.Filter).Bool(s.Guest)
+	e.Int(s.UID).Int(s.GID).Bool(s.KeepGroups).String(s.Filter).Bool(s.Guest).Bool(s.Zygote)
 }
 
 // Decode reads what Encode wrote.
@@ -161,6 +172,7 @@ func (s *Setup) Decode(d *Decoder) {
 	s.WorkDir, s.Workspace, s.TmpBytes, s.TmpInodes = d.String(), d.Bool(), d.Int(), d.Int()
 	s.ProcMask, s.ProcRO, s.Overlays = d.Strings(), d.Strings(), d.Strings()
 	s.UID, s.GID, s.KeepGroups, s.Filter, s.Guest = d.Int(), d.Int(), d.Bool(), d.String(), d.Bool()
+	s.Zygote = d.Bool()
 }
 
 // GuestFDs is how many descriptors come with a Guest before those of its
@@ -189,6 +201,29 @@ func (g *Guest) Decode(d *Decoder) {
 
 // Rlimit is one resource limit, hard and soft alike.
 type Rlimit struct{ Resource, Value int64 }
+
+// Zygote tells a zygote what its copies have in common, and CopyRequest what
+// one has of its own. With that travel: the control socket, the descriptor of
+// the release, stdin, stdout, stderr, a mount of the workspace, and the tasks
+// files of the groups.
+type Zygote struct{ Setup Setup }
+
+// Encode appends what the zygote reads (crucible_zygote.py).
+func (z *Zygote) Encode(e *Encoder) {
+	s := &z.Setup
+	e.Int(int64(KindEnded)).Int(int64(KindFatal)).Int(s.UID).Int(s.GID).String(s.WorkDir)
+	e.Strings(s.ProcMask).Strings(s.ProcRO).String(s.Filter)
+}
+
+// CopyRequest asks a zygote for a copy. FirstID is the first of its two ids,
+// as the zygote sees them; Tmp are the options of its /tmp.
+type CopyRequest struct {
+	FirstID int64
+	Tmp     string
+}
+
+// Encode appends what the zygote reads.
+func (r *CopyRequest) Encode(e *Encoder) { e.Int(r.FirstID).String(r.Tmp) }
 
 // Command tells init what to run. With it travel stdin, stdout and stderr.
 // After one with Hold comes another, without descriptors, that brings what

@@ -23,12 +23,30 @@ def wait(fd):
     return text.split(b"\0")[:-1]
 
 
-def apply(release):
-    args = int(release[0]) + 1
-    more = [os.fsdecode(arg) for arg in release[1:args]]
+def fork(fd):
+    """Returns in a copy of this interpreter, with the descriptor of its release
+    and what sets its limits. Only what they hold is left of the modules."""
+    modules, importers = set(sys.modules), set(sys.path_importer_cache)
+    sys.path.insert(0, here)
+    import crucible_zygote as zygote
+    sys.path.remove(here)
+    fd = zygote.serve(fd)
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+    for name in set(sys.path_importer_cache) - importers:
+        del sys.path_importer_cache[name]
+    return fd, zygote.limit
+
+
+def apply(release, limit=None):
+    limits, args = int(release[0]), int(release[1])
+    if limit:
+        limit(release[2:2 + limits])
+    args, env = release[2 + limits:2 + limits + args], release[2 + limits + args:]
+    more = [os.fsdecode(arg) for arg in args]
     sys.argv += more
     sys.orig_argv += more
-    for entry in release[args:]:
+    for entry in env:
         name, _, value = entry.partition(b"=")
         os.environb[name] = value
 
@@ -49,8 +67,11 @@ else:
     native = None
 
 if gate is not None:
+    limit = None
     try:
-        apply(wait(int(gate)))
+        if gate.startswith("fork "):
+            gate, limit = fork(int(gate[5:]))
+        apply(wait(int(gate)), limit)
     except BaseException:
         os._exit(1)
 
