@@ -22,6 +22,7 @@ var modes = []struct {
 }{
 	{eval.WarmOff, []eval.Start{eval.StartCold, eval.StartBox}},
 	{eval.WarmPrestart, []eval.Start{eval.StartPrestart}},
+	{eval.WarmFork, []eval.Start{eval.StartFork}},
 }
 
 // inMode runs a program with an interpreter that came about in the wanted way.
@@ -112,7 +113,7 @@ var python = []program{
 	code("refused calls", "import ctypes; l = ctypes.CDLL(None, use_errno=True)\nfor args in (272, 0x10000000), (165, 0, 0, 0, 0, 0), (308, 0, 0), (56, 0x10000000, 0): print(l.syscall(*args), ctypes.get_errno())", "-1 1"),
 	code("network", "import socket\nfor a in ('10.0.0.1', 9), ('1.1.1.1', 53):\n  try: socket.create_connection(a, 1); print('connected')\n  except OSError as e: print(e)\ns = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname()); print('loopback'); print(open('/proc/net/dev').read().count(':'))", "loopback"),
 	code("namespaces", "import os, socket; print(socket.gethostname(), open('/proc/self/cgroup').read(), sorted(os.listdir('/')), sorted(os.listdir('/dev')), sorted(os.listdir('/tmp')), os.path.samefile('/dev/shm', '/tmp'))", "sandbox"),
-	code("mounts", "for l in sorted(set(open('/proc/self/mounts'))): print(*l.split()[1:4])", "/w tmpfs"),
+	code("mounts", "import re\nfor l in sorted(set(re.sub(r'id=\\d+', 'id', l) for l in open('/proc/self/mounts'))): print(*l.split()[1:4])", "/w tmpfs"),
 	code("quotas", "import os\nfor d in '/w', '/tmp':\n  s = os.statvfs(d); print(s.f_bsize * s.f_blocks >> 20, s.f_files)\n  open(d + '/x', 'w').write('x' * 100)\ntry: open('/x', 'w')\nexcept OSError as e: print(e)", "Read-only"),
 	code("interned and hidden", "import gc, sys; print(gc.isenabled(), gc.get_threshold(), gc.get_freeze_count(), len(sys._current_frames()), sys.gettrace(), sys.getprofile())", "True (700, 10, 10) 0"),
 	code("output kept at a kill", "import os, time\nprint('first'); print('second', end='')\nos.kill(os.getpid(), 9)", "first\nsecond"),
@@ -126,15 +127,16 @@ var python = []program{
 	code("left behind", "import os, time\nif os.fork() == 0:\n  os.setsid(); time.sleep(60)\nprint('done')", "done"),
 }
 
-func TestPythonIsTheSameWarmAndCold(t *testing.T) { sameWarmAndCold(t, "python", python) }
+func TestPythonIsTheSameWarmAndCold(t *testing.T) { sameWarmAndCold(t, "python", 3, python) }
 
-func sameWarmAndCold(t *testing.T, language string, programs []program) {
+// sameWarmAndCold runs programs in the first most modes.
+func sameWarmAndCold(t *testing.T, language string, most int, programs []program) {
 	l := open(t, executor.Config{Languages: []string{language}, Slots: 2})
 	for _, prog := range programs {
 		t.Run(prog.name, func(t *testing.T) {
 			prog.p.Language = language
 			var cold string
-			for mode := range modes {
+			for mode := range most {
 				res := eval.Result{}
 				if prog.name == "env of the start" {
 					prog.p.Warm = modes[mode].warm
@@ -152,6 +154,68 @@ func sameWarmAndCold(t *testing.T, language string, programs []program) {
 			}
 		})
 	}
+}
+
+// markers are looked for in the whole memory of the next run.
+const leaveMarker = "import sys\ns = sys.stdin.read()\nkeep = [s * 100, s.encode() * 100]\nprint(len(s), sys.argv, flush=True)"
+
+const findMarker = `
+import re
+want = b"-".join([b"marker", b"of", b"run"])
+found = 0
+with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as mem:
+    for line in maps:
+        low, high, mode = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+)", line).groups()
+        if mode[0] != "r" or "[vvar" in line or "[vsyscall" in line: continue
+        mem.seek(int(low, 16))
+        try: found += mem.read(int(high, 16) - int(low, 16)).count(want + b"-9")
+        except OSError: pass
+print(found)
+`
+
+func TestARunFindsNothingOfAnother(t *testing.T) {
+	l := open(t, executor.Config{Languages: []string{"python"}, Slots: 1})
+	for mode := range modes {
+		for range 3 {
+			secret := "marker-of-run-" + "9"
+			inMode(t, l, mode, eval.Program{
+				Language: "python", Code: eval.Bytes("# " + secret + "\n" + leaveMarker), Stdin: eval.Bytes(secret), Args: []string{secret},
+				Env: map[string]string{"SECRET": secret},
+			})
+			res := inMode(t, l, mode, eval.Program{Language: "python", Code: eval.Bytes(findMarker)})
+			require.Equal(t, "0\n", string(res.Stdout.Data), "%s %s", modes[mode].warm, res.Stderr.Data)
+			// The search itself works.
+			res = inMode(t, l, mode, eval.Program{Language: "python", Code: eval.Bytes(findMarker), Stdin: eval.Bytes(secret), Args: []string{secret}})
+			require.NotEqual(t, "0\n", string(res.Stdout.Data), "%s %s", modes[mode].warm, res.Stderr.Data)
+		}
+	}
+}
+
+func TestCopiesDifferWhereTheyMust(t *testing.T) {
+	l := open(t, executor.Config{Languages: []string{"python"}, Slots: 1})
+	seen := map[string]bool{}
+	for range 5 {
+		res := inMode(t, l, 2, eval.Program{Language: "python", Code: eval.Bytes("import random, uuid, secrets; print(random.random(), uuid.uuid4(), secrets.token_hex())")})
+		require.NotContains(t, seen, string(res.Stdout.Data))
+		seen[string(res.Stdout.Data)] = true
+	}
+}
+
+func TestClientsShareNoInterpreter(t *testing.T) {
+	l := open(t, executor.Config{Languages: []string{"python"}, Slots: 1})
+	hash := func(client string) string {
+		for range 50 {
+			res := runProgram(t, l, client, eval.Program{Language: "python", Code: eval.Bytes("print(hash('x'))")})
+			if res.Start == eval.StartFork {
+				return string(res.Stdout.Data)
+			}
+		}
+		t.Fatal("no run was a copy")
+		return ""
+	}
+	one := hash("one")
+	require.NotEqual(t, one, hash("two"))
+	require.Equal(t, one, hash("one"), "copies of one zygote have its hash seed")
 }
 
 var javascript = []program{
@@ -183,7 +247,9 @@ var javascript = []program{
 	{"output limit", eval.Program{Code: eval.Bytes("for (;;) console.log('x'.repeat(1000))"), Limits: eval.Limits{OutputBytes: 10_000}}, "output_limit stdout"},
 }
 
-func TestJavaScriptIsTheSameWarmAndCold(t *testing.T) { sameWarmAndCold(t, "javascript", javascript) }
+func TestJavaScriptIsTheSameWarmAndCold(t *testing.T) {
+	sameWarmAndCold(t, "javascript", 2, javascript)
+}
 
 func TestWarmIsNoMoreThanTheServerAllows(t *testing.T) {
 	l := open(t, executor.Config{Languages: []string{"python"}, Slots: 1, Warm: eval.WarmOff})

@@ -183,8 +183,12 @@ func (j *job) beginCompile(ctx context.Context) (*set, error) {
 // kind is what a run needs.
 func (j *job) kind(l eval.Limits) kind {
 	k := kind{lang: j.lang, disk: l.DiskBytes, tmp: tmpBytes(l.DiskBytes)}
-	if j.mayBeWarm(eval.WarmPrestart, l) {
-		k.warm, k.memory = eval.WarmPrestart, j.lang.WarmMemory(l.MemoryBytes)
+	if j.cold || !j.mayBeWarm(eval.WarmPrestart, l) {
+		return k
+	}
+	k.warm, k.memory = eval.WarmPrestart, j.lang.WarmMemory(l.MemoryBytes)
+	if j.mayBeWarm(eval.WarmFork, l) && j.shelf.zygotes.ask(breed{k.lang, k.memory, j.task.Client}) {
+		k.warm, k.client = eval.WarmFork, j.task.Client
 	}
 	return k
 }
@@ -208,20 +212,9 @@ func (j *job) begin(ctx context.Context, k kind, made files) (*set, error) {
 	for name, content := range made {
 		room += pages(name, content)
 	}
-	var s *set
-	if room <= shelfRoom && !j.cold {
-		s = j.shelf.take(k)
-	}
-	if s != nil {
-		j.taken.Store(true)
-	} else {
-		plain := k
-		plain.warm = ""
-		var err error
-		if s, err = newSet(ctx, j.boxes, plain, room); err != nil {
-			return nil, broken("make a box", err)
-		}
-		s.start = eval.StartCold
+	s, err := j.obtain(ctx, k, room)
+	if err != nil {
+		return nil, broken("make a box", err)
 	}
 	if !j.cold {
 		s.over = func() { j.shelf.restock(k) }
@@ -230,6 +223,31 @@ func (j *job) begin(ctx context.Context, k kind, made files) (*set, error) {
 		_ = s.close()
 		return nil, err
 	}
+	return s, nil
+}
+
+// obtain takes a set from the shelf, or makes one. A copy of an interpreter is
+// quickly made; one that would have to be started is left to the program.
+func (j *job) obtain(ctx context.Context, k kind, room int64) (*set, error) {
+	if !j.cold {
+		var s *set
+		if room <= shelfRoom {
+			s = j.shelf.take(k)
+		}
+		if s == nil && k.warm == eval.WarmFork {
+			s, _ = j.shelf.newSet(ctx, k, room)
+		}
+		if s != nil {
+			j.taken.Store(true)
+			return s, nil
+		}
+	}
+	k.warm = ""
+	s, err := j.shelf.newSet(ctx, k, room)
+	if err != nil {
+		return nil, err
+	}
+	s.start = eval.StartCold
 	return s, nil
 }
 

@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -26,6 +27,9 @@ const (
 	shelfPatience = 50 * time.Millisecond
 )
 
+// errNoZygote says that no copy can be made at the moment.
+var errNoZygote = fmt.Errorf("%w: there is no zygote", sandbox.ErrPlatform)
+
 // set is a work folder and a box on it, for one run.
 type set struct {
 	workspace sandbox.Workspace
@@ -48,15 +52,19 @@ type kind struct {
 	disk int64 // bytes of the work folder, beside the program's own
 	tmp  int64 // bytes of /tmp
 
-	warm   eval.Warm // prestart: the interpreter waits in the box; else empty
+	warm   eval.Warm // how the interpreter comes into the box; empty: it is started there
 	memory int64     // the limit that the interpreter's start depends on, if it does
+	client string    // of whose zygote the interpreter is a copy
 }
+
+func (k kind) breed() breed { return breed{k.lang, k.memory, k.client} }
 
 // shelf keeps sets ready, so that making one is not a part of a run. Only
 // kinds that were asked for lately are on it. Each set is used once.
 type shelf struct {
-	boxes sandbox.Runtime
-	depth int // sets of each kind
+	boxes   sandbox.Runtime
+	zygotes *zygotes
+	depth   int // sets of each kind
 
 	ctx  context.Context // ends when the shelf closes
 	stop context.CancelFunc
@@ -79,7 +87,7 @@ type place struct {
 // newShelf returns an empty shelf; depth 0 keeps nothing ready.
 func newShelf(boxes sandbox.Runtime, depth int) *shelf {
 	ctx, stop := context.WithCancel(context.Background())
-	return &shelf{boxes: boxes, depth: depth, ctx: ctx, stop: stop}
+	return &shelf{boxes: boxes, zygotes: newZygotes(boxes), depth: depth, ctx: ctx, stop: stop}
 }
 
 // take returns a set of this kind, or nil when none is ready. Others are made
@@ -146,7 +154,7 @@ func (s *shelf) place(k kind) *place {
 // fill makes sets until the place is full.
 func (s *shelf) fill(p *place) {
 	for {
-		made, err := newSet(s.ctx, s.boxes, p.kind, shelfRoom)
+		made, err := s.newSet(s.ctx, p.kind, shelfRoom)
 		s.mu.Lock()
 		full := err != nil || p.gone || s.ctx.Err() != nil
 		if !full {
@@ -167,17 +175,23 @@ func (s *shelf) fill(p *place) {
 }
 
 // newSet makes a work folder with room bytes for the program, and a box on it.
-func newSet(ctx context.Context, boxes sandbox.Runtime, k kind, room int64) (*set, error) {
-	w, err := boxes.NewWorkspace(ctx, sandbox.WorkspaceSpec{Bytes: k.disk + room})
+func (s *shelf) newSet(ctx context.Context, k kind, room int64) (*set, error) {
+	w, err := s.boxes.NewWorkspace(ctx, sandbox.WorkspaceSpec{Bytes: k.disk + room})
 	if err != nil {
 		return nil, err
 	}
 	spec := sandbox.BoxSpec{Workspace: w, Binds: k.lang.Binds, TmpBytes: k.tmp}
 	start := eval.StartBox
-	if k.warm == eval.WarmPrestart {
+	switch k.warm {
+	case eval.WarmPrestart:
 		spec.Warm, start = k.lang.Interpreter(k.memory), eval.StartPrestart
+	case eval.WarmFork:
+		if spec.Zygote = s.zygotes.take(k.breed()); spec.Zygote == nil {
+			return nil, errors.Join(errNoZygote, w.Close())
+		}
+		start = eval.StartFork
 	}
-	box, err := boxes.Prepare(ctx, spec)
+	box, err := s.boxes.Prepare(ctx, spec)
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
@@ -201,6 +215,7 @@ func (s *shelf) forget(t *lang.Toolchain) {
 			s.clear(p)
 		}
 	}
+	s.zygotes.forget(t)
 }
 
 // clear takes a place off the shelf, and closes its sets in the background.
@@ -229,4 +244,5 @@ func (s *shelf) close() {
 	}
 	s.mu.Unlock()
 	s.work.Wait()
+	s.zygotes.close()
 }
