@@ -87,6 +87,34 @@ func TestALongStreamIsKeptWholeInBlobs(t *testing.T) {
 	require.True(t, whole == string(got), "the blob differs from what was printed")
 }
 
+func TestALongArtifactIsKeptWholeInBlobs(t *testing.T) {
+	r := newRig(t, task.RedisConfig{})
+	whole := strings.Repeat("artifact", 1<<15) // 256 KiB
+	r.script.plays("files", func(context.Context, eval.Request, func(eval.RunEvent)) (eval.Result, error) {
+		res := result("")
+		res.Artifacts = []eval.Artifact{
+			{Path: "long", SHA256: "x", Content: eval.Stream{Data: []byte(whole), Bytes: int64(len(whole))}},
+			{Path: "huge", Error: "is too large", Content: eval.Stream{Bytes: 1 << 40}},
+			{Path: "short", SHA256: "y", Content: eval.Stream{Data: []byte("s"), Bytes: 1}},
+		}
+		return res, nil
+	})
+	r.worker(worker.Config{}, nil)
+	e := r.ended(r.submit("files").Key)
+	require.Equal(t, eval.Completed, e.Status)
+	long := e.Result.Artifacts[0].Content
+	require.Len(t, long.Data, eval.InlineBytes)
+	content, size, err := r.blobs.Open(context.Background(), long.Blob, 0, -1)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, content.Close()) }()
+	got, err := io.ReadAll(content)
+	require.NoError(t, err)
+	require.EqualValues(t, len(whole), size)
+	require.True(t, whole == string(got), "the blob differs from the file")
+	require.Equal(t, "s", string(e.Result.Artifacts[2].Content.Data))
+	require.Empty(t, e.Result.Artifacts[2].Content.Blob)
+}
+
 func TestRunAtIsNeverEarly(t *testing.T) {
 	r := newRig(t, task.RedisConfig{})
 	r.worker(worker.Config{}, nil)

@@ -65,6 +65,15 @@ func FuzzCheckerJSON(f *testing.F) {
 	})
 }
 
+func TestNotEveryOneOfVeryManyWrongFieldsIsNamed(t *testing.T) {
+	spec := eval.Spec{Program: eval.Program{Language: "python", Code: eval.Bytes("1"), Tests: make([]eval.Test, 50_000)}}
+	for i := range spec.Tests {
+		spec.Tests[i].Checker.Type, spec.Tests[i].Limits.WallMS = "psychic", -1
+	}
+	_, bad := eval.DefaultPolicy().Validate(spec, time.Now(), nil)
+	require.Len(t, bad, 100)
+}
+
 func TestLongestIsTheSumOfAll(t *testing.T) {
 	second := eval.Limits{WallMS: 1000}
 	p := eval.Program{Limits: second}

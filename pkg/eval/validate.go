@@ -25,13 +25,18 @@ const (
 	MaxClientBytes = 128
 )
 
+// maxWrong bounds how many wrong fields are named.
+const maxWrong = 100
+
 // Validate checks a spec against the policy and returns it as granted: the
 // language by its id, every default filled in. known finds a language by id
 // or alias; nil accepts any name. All wrong fields are reported at once.
 func (p Policy) Validate(s Spec, now time.Time, known func(string) (Language, bool)) (Spec, []FieldError) {
 	var bad []FieldError
 	wrong := func(field, format string, args ...any) {
-		bad = append(bad, FieldError{field, fmt.Sprintf(format, args...)})
+		if len(bad) < maxWrong {
+			bad = append(bad, FieldError{field, fmt.Sprintf(format, args...)})
+		}
 	}
 
 	if lang, problem := resolve(known, s.Language); problem != "" {
@@ -81,7 +86,9 @@ func (p Policy) Validate(s Spec, now time.Time, known func(string) (Language, bo
 func ValidateProgram(p Program) []FieldError {
 	var bad []FieldError
 	wrong := func(field, format string, args ...any) {
-		bad = append(bad, FieldError{field, fmt.Sprintf(format, args...)})
+		if len(bad) < maxWrong {
+			bad = append(bad, FieldError{field, fmt.Sprintf(format, args...)})
+		}
 	}
 	if len(p.Version) > MaxVersion || !utf8.ValidString(p.Version) || strings.ContainsFunc(p.Version, unicode.IsControl) {
 		wrong("version", "must have at most %d bytes and no control characters", MaxVersion)
