@@ -161,7 +161,7 @@ func (j *job) attempt(ctx context.Context) error {
 
 // single runs the program once, without tests.
 func (j *job) single(ctx context.Context, box sandbox.Box, w sandbox.Workspace) error {
-	out, err := j.execute(ctx, box, call{j.program.Args, j.program.Stdin, j.program.Limits, j.task.Sink})
+	out, err := j.execute(ctx, box, call{j.program.Args, j.program.Stdin, j.program.Limits, w, j.task.Sink})
 	j.result.Usage, j.result.Stdout, j.result.Stderr = out.usage, out.stdout, out.stderr
 	if err != nil {
 		return err
@@ -294,6 +294,7 @@ type call struct {
 	args   []string
 	stdin  []byte
 	limits eval.Limits
+	work   sandbox.Workspace   // that the box has
 	sink   func(eval.RunEvent) // may be nil
 }
 
@@ -333,6 +334,11 @@ func (j *job) execute(ctx context.Context, box sandbox.Box, c call) (outcome, er
 	}
 	if out.verdict, out.cause = judge(rep); out.verdict == eval.RuntimeError {
 		out.hint = j.lang.Hint(j.source, out.stderr.Data)
+		if u, err := c.work.Usage(); err == nil && u.Full() {
+			// What a program does when it is refused a byte is up to the program: the
+			// cause stays what it did.
+			out.hint = strings.TrimSpace(out.hint + " " + fmt.Sprintf("Its work folder was full then; its limit is %s.", size(l.DiskBytes)))
+		}
 	}
 	return out, nil
 }

@@ -138,7 +138,7 @@ func (s *series) one(ctx context.Context, t *eval.Test) (outcome, error) {
 	if args == nil {
 		args = s.program.Args
 	}
-	out, err := s.execute(ctx, own.box, call{args: args, stdin: t.Stdin, limits: limits})
+	out, err := s.execute(ctx, own.box, call{args: args, stdin: t.Stdin, limits: limits, work: own.workspace})
 	out.start = own.start
 	_ = own.close()
 	if err != nil || out.verdict != eval.Accepted {

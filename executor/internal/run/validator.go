@@ -89,7 +89,7 @@ func (v *validator) check(ctx context.Context, t *eval.Test, output []byte) (fin
 		return finding{}, err
 	}
 	defer func() { _ = s.close() }()
-	out, err := v.execute(ctx, s.box, call{args: []string{inputFile, expectedFile, feedbackDir}, stdin: output, limits: v.program.Limits})
+	out, err := v.execute(ctx, s.box, call{args: []string{inputFile, expectedFile, feedbackDir}, stdin: output, limits: v.program.Limits, work: s.workspace})
 	if err != nil {
 		return finding{}, err
 	}
