@@ -83,7 +83,7 @@ func openRunsc(ctx context.Context, configured string) (*os.File, error) {
 		if _, err := os.Stat(name); err != nil {
 			if name, err = exec.LookPath("runsc"); err != nil {
 				return nil, fmt.Errorf("%w: level %s needs gVisor's runsc, in PATH or configured: "+
-					"see docs/isolation.md for how to install it", ErrUnsupported, LevelGVisor)
+					"see docs/gvisor.md for how to install it", ErrUnsupported, LevelGVisor)
 			}
 		}
 	}

@@ -39,3 +39,11 @@ func TestOpenSaysWhyGVisorCannotBeHad(t *testing.T) {
 		require.ErrorContains(t, err, why)
 	}
 }
+
+func TestMountsInGVisorNameNoHostPath(t *testing.T) {
+	l := level{Runtime: open(t, gvisor(t))}
+	o := l.run(t, nil, sandbox.Limits{}, "cat", "/proc/self/mountinfo", "/proc/mounts")
+	require.Zero(t, o.ExitCode, o.err)
+	require.Contains(t, o.out, " /tmp ")
+	require.NotContains(t, o.out, filepath.Dir(os.Getenv(payloadEnv)))
+}

@@ -262,10 +262,14 @@ func (r *runtime) known() []Control {
 		ids.State, ids.Detail, ids.Remedy = Approximated, "boxes are the executor's own user on the host, kept apart by namespaces", asRoot
 	}
 	if r.confined == nil {
-		return []Control{ids, {
+		binds := Control{
 			Name: "bind_paths", State: Approximated,
 			Detail: "/proc/self/mountinfo of a box names the host paths of its binds",
-		}}
+		}
+		if r.gvisor != nil {
+			binds.State, binds.Detail = Enforced, "the mounts that a program sees name no host path"
+		}
+		return []Control{ids, binds}
 	}
 	if r.rootless {
 		ids.State, ids.Detail = Absent, "boxes are the executor's own user"
