@@ -42,14 +42,14 @@ func (r *runtime) Probe(ctx context.Context) (Isolation, error) {
 		return Isolation{}, err
 	}
 	tried := slices.Concat(abuses, limits)
-	level.Controls = slices.Concat(tried, r.known())
 	if r.gvisor != nil {
 		kernel, err := r.probeKernel(ctx)
 		if err != nil {
 			return Isolation{}, err
 		}
-		level.Controls = append([]Control{kernel}, level.Controls...)
+		tried = slices.Insert(tried, 0, kernel)
 	}
+	level.Controls = slices.Concat(tried, r.known())
 	return level, r.holds(tried)
 }
 
