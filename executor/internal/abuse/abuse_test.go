@@ -118,9 +118,9 @@ func compileLog(res eval.Result) string {
 func TestEveryProgramIsACase(t *testing.T) {
 	out, err := exec.Command(made.hostile, "list").Output()
 	require.NoError(t, err)
-	used := []string{}
+	used := []string{"plant"} // by the compilation of the language planted
 	for _, c := range abuse.Cases() {
-		if c.Program.Language == abuse.Hostile {
+		if len(c.Program.Args) > 0 {
 			used = append(used, c.Program.Args[0])
 		}
 		if c.Before != nil {

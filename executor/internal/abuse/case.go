@@ -12,6 +12,10 @@ import (
 // say which one.
 const Hostile = "hostile"
 
+// Planted is the same language with a compilation, which leaves traps for
+// the run.
+const Planted = "planted"
+
 // Case is one attack.
 type Case struct {
 	Name  string

@@ -112,6 +112,31 @@ func fileCases() []Case {
 		{Name: "strange names", Does: "names like options, patterns and escape sequences, and folders without permissions", Program: hostile(ordinary, "strange-names"), Want: refused},
 		{Name: "traps", Does: "leaves links, pipes and sockets where the platform may look, and makes devices", Program: hostile(ordinary, "traps"), Want: refused},
 		{
+			Name: "traps as artifacts", Does: "the same, asked back as artifacts",
+			Program: artifacts(hostile(ordinary, "traps"), "*", "shadow", "root/etc/passwd", "missing"), Want: refused.and(onlyFine),
+		},
+		{
+			Name: "deep tree as artifacts", Does: "the deep tree, asked back",
+			Program: artifacts(hostile(ordinary, "deep-tree"), "**"), Want: refused, At: map[string]Promise{"landlock": refused.or(byDisk)},
+		},
+		{
+			Name: "too many artifacts", Does: "all files that fit, asked back",
+			Program: artifacts(hostile(eval.Limits{WallMS: 4000, MemoryBytes: 128 << 20}, "inodes", "/w"), "**"), Want: refused.and(boundedArtifacts),
+			At: map[string]Promise{"landlock": refused.or(byDisk, byWall).and(boundedArtifacts)},
+		},
+		{
+			Name: "strange artifacts", Does: "strange names and exabytes, asked back",
+			Program: artifacts(hostile(ordinary, "strange-names"), "**"), Want: refused,
+		},
+		{
+			Name: "sparse artifacts", Does: "a file of exabytes, asked back",
+			Program: artifacts(hostile(ordinary, "sparse"), "sparse"), Want: refused.and(nothingBack),
+		},
+		{
+			Name: "planted links", Does: "the compilation leaves links where the run writes",
+			Program: eval.Program{Language: Planted, Code: eval.Bytes("-"), Args: []string{"write-through"}, Limits: ordinary}, Want: refused,
+		},
+		{
 			Name: "persistence", Does: "marks everything that can be written; a second run looks for it",
 			Before: []string{"persist-write"}, Program: hostile(ordinary, "persist-look"), Want: refused,
 		},
@@ -119,6 +144,44 @@ func fileCases() []Case {
 		{Name: "privileges", Does: "looks for an id or a capability that it should not have", Program: hostile(ordinary, "who"), Want: refused},
 		{Name: "shared locks", Does: "locks and leases files that all boxes share", Program: hostile(ordinary, "shared-locks"), Want: refused},
 	}
+}
+
+func artifacts(p eval.Program, patterns ...eval.Pattern) eval.Program {
+	p.Artifacts = patterns
+	return p
+}
+
+// onlyFine checks that of all traps only the one plain file came back.
+func onlyFine(r eval.Result) error {
+	fine := false
+	for _, a := range r.Artifacts {
+		switch {
+		case a.Path == "ok.txt" && string(a.Content.Data) == "fine":
+			fine = true
+		case a.Error == "" || len(a.Content.Data) > 0:
+			return fmt.Errorf("artifact %s came back: %.100q", a.Path, a.Content.Data)
+		}
+	}
+	if !fine {
+		return fmt.Errorf("the one plain file did not come back: %v", r.Artifacts)
+	}
+	return nil
+}
+
+func boundedArtifacts(r eval.Result) error {
+	if most := eval.DefaultPolicy().MaxArtifacts; len(r.Artifacts) > most || !r.ArtifactsCut {
+		return fmt.Errorf("%d artifacts, the rest cut: %v", len(r.Artifacts), r.ArtifactsCut)
+	}
+	return nil
+}
+
+// nothingBack checks that no zeros by the exabyte came back. Where a level
+// limits the size of files, the file is empty.
+func nothingBack(r eval.Result) error {
+	if len(r.Artifacts) != 1 || r.Artifacts[0].Error == "" && r.Artifacts[0].Content.Bytes > 1<<20 {
+		return fmt.Errorf("%d artifacts, and no error", len(r.Artifacts))
+	}
+	return nil
 }
 
 func source(language, code string, l eval.Limits) eval.Program {

@@ -57,11 +57,24 @@ func build() error {
 	if err := os.CopyFS(made.languages, os.DirFS("testdata/languages")); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(made.languages, "hostile.yaml"), fmt.Appendf(nil, `
+	for id, compile := range map[string]string{
+		abuse.Hostile: "",
+		abuse.Planted: fmt.Sprintf("compile: {steps: [[%q, plant]], limits: {disk_bytes: 1048576}}\n", made.hostile),
+	} {
+		if err := os.WriteFile(filepath.Join(made.languages, id+".yaml"), language(id, compile), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// language is the file of a language whose programs are our own.
+func language(id, compile string) []byte {
+	return fmt.Appendf(nil, `
 id: %s
 name: Hostile
 source: main.txt
-binds: [%q]
+%[3]sbinds: [%[2]q]
 run: [%[2]q]
 env:
   # Forks of a Go program have one thread, and nobody to collect their garbage.
@@ -74,5 +87,5 @@ example: "-"
 smoke:
   code: "-"
   stdout: "usage: hostile NAME [ARGUMENT...]; hostile list\n"
-`, abuse.Hostile, made.hostile), 0o644)
+`, id, made.hostile, compile)
 }

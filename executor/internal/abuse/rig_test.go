@@ -44,7 +44,7 @@ func newRig(t *testing.T, level string) *rig {
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	l, err := executor.Open(t.Context(), executor.Config{
 		Isolation: level, AllowUnsafe: level == "none", CacheDir: r.folders[1], LanguagesDir: made.languages,
-		Languages: []string{abuse.Hostile, "bash", "c", "cpp"}, Slots: slots, Patience: 20 * time.Second, InitPath: made.init,
+		Languages: []string{abuse.Hostile, abuse.Planted, "c", "cpp"}, Slots: slots, Patience: 20 * time.Second, InitPath: made.init,
 		RunscPath: runsc(),
 	}, logger, nil)
 	if err != nil {
@@ -168,7 +168,7 @@ func (r *rig) neighbour(ctx context.Context) (stop func() (int, error)) {
 // suite, so that counts before and after can be compared.
 func (r *rig) warm(t *testing.T) state {
 	t.Helper()
-	for language, code := range map[string]string{"bash": "echo", "c": "int main() {}", "cpp": "int main() {}"} {
+	for language, code := range map[string]string{abuse.Planted: "-", "c": "int main() {}", "cpp": "int main() {}"} {
 		if ok, _ := r.offers(t, language); ok {
 			_, err := r.do(t.Context(), eval.Program{Language: language, Code: eval.Bytes(code)})
 			require.NoError(t, err)

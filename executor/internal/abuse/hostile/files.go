@@ -130,10 +130,29 @@ var files = map[string]program{
 		if fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0); err == nil {
 			_ = unix.Bind(fd, &unix.SockaddrUnix{Name: home + "/socket"})
 		}
+		_ = os.WriteFile(home+"/ok.txt", []byte("fine"), 0o4755)
 		for _, dev := range []int{1<<8 | 1, 1<<8 | 3, 8 << 8} {
 			if unix.Mknod(home+"/device", unix.S_IFBLK|0o666, dev) == nil || unix.Mknod(home+"/device", unix.S_IFCHR|0o666, dev) == nil {
 				breach("a device %x was made", dev)
 			}
+		}
+	},
+	// What a compilation leaves where the run will write and start programs.
+	"plant": func([]string) {
+		_ = os.Symlink("/usr/bin/env", home+"/out.txt")
+		_ = os.Symlink("/proc/1/root/etc", home+"/folder")
+		_ = os.Remove(home + "/main.txt")
+		_ = os.Symlink("/etc/shadow", home+"/main.txt")
+		_ = os.Symlink("/proc/self/exe", home+"/a.out")
+	},
+	"write-through": func([]string) {
+		for _, name := range []string{"out.txt", "folder/passwd", "main.txt", "a.out"} {
+			f, err := os.OpenFile(filepath.Join(home, name), os.O_WRONLY|os.O_CREATE, 0o600)
+			if err == nil {
+				_, err = f.WriteString("x")
+				_ = f.Close()
+			}
+			refused("write through "+name, err)
 		}
 	},
 	// Everything that can be written, with a mark that persist-look knows.
