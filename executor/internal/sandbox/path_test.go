@@ -2,12 +2,14 @@ package sandbox_test
 
 import (
 	"path"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
 func TestValidatePath(t *testing.T) {
@@ -34,5 +36,24 @@ func FuzzValidatePath(f *testing.F) {
 		require.Equal(t, "/w/"+name, path.Join("/w", name), "not clean")
 		require.LessOrEqual(t, len(name), sandbox.MaxPathBytes)
 		require.NotContains(t, name, "\x00")
+	})
+}
+
+// FuzzPathsAgree: what the API lets through, the executor can make of it what
+// it is, or says that it is too deep or a name too long; what the executor
+// refuses for its form, the API refuses too.
+func FuzzPathsAgree(f *testing.F) {
+	for _, seed := range []string{"a/b", "../x", "a/../../b", "/abs", "a\x00b", "a//b", ".", "", "a/", "./a", "a\\b", "a\nb", "\xff"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if eval.CheckPath(name) != "" {
+			return
+		}
+		require.True(t, filepath.IsLocal(name), name)
+		if err := sandbox.ValidatePath(name); err != nil {
+			deep := strings.Count(name, "/") >= sandbox.MaxPathDepth
+			require.True(t, deep, "%q: %v", name, err)
+		}
 	})
 }
