@@ -176,3 +176,74 @@ func TestLanguagesFollowTheirFilesAndToolchains(t *testing.T) {
 	})
 	require.NotNil(t, list(t, l, "own"))
 }
+
+func TestTheSameProgramIsCompiledOnceForEachClient(t *testing.T) {
+	l := open(t, executor.Config{Languages: []string{"c"}})
+	require.NoError(t, l.Checked(t.Context()))
+	if c := list(t, l, "c"); !c.Available {
+		t.Skip(c.Problem)
+	}
+	program := eval.Program{Language: "c", Files: map[string]eval.Bytes{
+		"main.c": eval.Bytes("#include <stdio.h>\n#include \"n.h\"\n#warning seen\nint main(int c, char **v) { int k; printf(\"%d %d\\n\", N, scanf(\"%d\", &k)); return c - 1; }"),
+		"n.h":    eval.Bytes("#define N 1\n"),
+	}, Entrypoint: "main.c", Stdin: eval.Bytes("5")}
+	run := func(client string, change func(*eval.Program)) eval.Result {
+		t.Helper()
+		p := program
+		if change != nil {
+			change(&p)
+		}
+		res, err := l.Run(t.Context(), eval.Request{ID: "build", Attempt: 1, Client: client, Program: p}, nil)
+		require.NoError(t, err)
+		require.NotNil(t, res.Compile)
+		require.Equal(t, 0, *res.Compile.ExitCode)
+		require.Contains(t, string(res.Compile.Stderr.Data), "seen", "its log is there either way")
+		require.Equal(t, res.Compile.Cached, res.Compile.WallMS == 0)
+		return res
+	}
+	first := run("a", nil)
+	require.False(t, first.Compile.Cached)
+	again := run("a", nil)
+	require.True(t, again.Compile.Cached)
+	require.Equal(t, first.Stdout.Data, again.Stdout.Data)
+	require.False(t, run("b", nil).Compile.Cached, "another client learns nothing")
+
+	other := run("a", func(p *eval.Program) {
+		p.Files = map[string]eval.Bytes{"main.c": p.Files["main.c"], "n.h": eval.Bytes("#define N 2\n")}
+	})
+	require.False(t, other.Compile.Cached)
+	require.Equal(t, "2 1\n", string(other.Stdout.Data))
+
+	// What is no part of the compilation may differ.
+	args := run("a", func(p *eval.Program) { p.Args, p.Stdin = []string{"x"}, eval.Bytes("y") })
+	require.True(t, args.Compile.Cached)
+	require.Equal(t, 1, *args.ExitCode)
+	require.Equal(t, "1 0\n", string(args.Stdout.Data))
+	want := eval.Bytes("1 1\n")
+	tests := run("a", func(p *eval.Program) {
+		p.Stdin, p.Tests = nil, []eval.Test{{Stdin: eval.Bytes("1"), ExpectedStdout: &want}, {Stdin: eval.Bytes("2"), ExpectedStdout: &want}}
+	})
+	require.True(t, tests.Compile.Cached)
+	require.Equal(t, eval.Accepted, tests.Verdict)
+}
+
+func TestTheStandardHeaderOfCPPIsPrecompiled(t *testing.T) {
+	l := open(t, executor.Config{Languages: []string{"cpp"}})
+	require.NoError(t, l.Checked(t.Context()))
+	if cpp := list(t, l, "cpp"); !cpp.Available {
+		t.Skip(cpp.Problem)
+	}
+	compile := func(code string) float64 {
+		res, err := l.Run(t.Context(), eval.Request{ID: "header", Attempt: 1, Program: eval.Program{Language: "cpp", Code: eval.Bytes(code)}}, nil)
+		require.NoError(t, err)
+		require.Equal(t, eval.Accepted, res.Verdict, "%s", res.Compile.Stderr.Data)
+		require.Equal(t, "42\n", string(res.Stdout.Data))
+		return res.Compile.CPUMS
+	}
+	body := "#include <bits/stdc++.h>\nint main() { std::map<int, int> m{{1, 42}}; std::cout << m[1] << \"\\n\"; }\n"
+	with, without := compile(body), compile("int before;\n"+body)
+	t.Logf("%.0f ms of CPU time with it, %.0f without", with, without)
+	if compiler, err := exec.Command("g++", "--version").Output(); err == nil && strings.Contains(string(compiler), "Free Software") {
+		require.Less(t, with, without)
+	}
+}

@@ -40,6 +40,9 @@ type Usage struct {
 
 // Phase is a step before the program ran.
 type Phase struct {
+	// Cached says that the same program was compiled before, and what was made
+	// then ran: nothing was used now, and the streams are those of then.
+	Cached bool `json:"cached,omitempty"`
 	Usage
 	Stdout Stream `json:"stdout"`
 	Stderr Stream `json:"stderr"`

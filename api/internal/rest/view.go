@@ -66,6 +66,7 @@ type Result struct {
 
 // Phase is the compilation.
 type Phase struct {
+	Cached bool `json:"cached,omitempty"`
 	eval.Usage
 	Stdout Stream `json:"stdout"`
 	Stderr Stream `json:"stderr"`
@@ -161,7 +162,7 @@ func viewResult(id eval.ID, r eval.Result) *Result {
 		Stdout: viewStream(r.Stdout, url("stdout")), Stderr: viewStream(r.Stderr, url("stderr")),
 	}
 	if c := r.Compile; c != nil {
-		v.Compile = &Phase{c.Usage, viewStream(c.Stdout, url("stdout")+partCompile), viewStream(c.Stderr, url("stderr")+partCompile)}
+		v.Compile = &Phase{c.Cached, c.Usage, viewStream(c.Stdout, url("stdout")+partCompile), viewStream(c.Stderr, url("stderr")+partCompile)}
 	}
 	for i, t := range r.Tests {
 		part := partTest(i)

@@ -61,6 +61,9 @@ func (t *Toolchain) Layout(p *eval.Program) (Source, error) {
 	return s, eval.Invalid(bad)
 }
 
+// Stamp changes when one of its tools does, or its file.
+func (t *Toolchain) Stamp() string { return t.stamp }
+
 // Path is where its first tool is, or nothing for a language without tools.
 func (t *Toolchain) Path() string {
 	if len(t.Toolchain) == 0 {

@@ -23,10 +23,19 @@ const (
 type files map[string][]byte
 
 // build compiles the program, for runs that each have a work folder of their
-// own. ok is false when it was refused; the result then says why.
+// own, or takes what was made of it before. ok is false when it was refused;
+// the result then says why.
 func (j *job) build(ctx context.Context) (made files, ok bool, err error) {
 	if j.lang.Compile == nil {
 		return nil, true, nil
+	}
+	key := j.buildKey()
+	if !j.cold {
+		if b := j.builds.get(key); b != nil {
+			exit := 0
+			j.result.Compile = &eval.Phase{Cached: true, Usage: eval.Usage{ExitCode: &exit}, Stdout: b.stdout, Stderr: b.stderr}
+			return b.made, true, nil
+		}
 	}
 	s, err := j.beginCompile(ctx)
 	if err != nil {
@@ -36,8 +45,13 @@ func (j *job) build(ctx context.Context) (made files, ok bool, err error) {
 	if ok, err := j.compile(ctx, s); err != nil || !ok {
 		return nil, false, err
 	}
-	made, err = j.carry(s.workspace)
-	return made, err == nil, err
+	if made, err = j.carry(s.workspace); err != nil {
+		return nil, false, err
+	}
+	if !j.cold {
+		j.builds.put(&build{key: key, made: made, stdout: j.result.Compile.Stdout, stderr: j.result.Compile.Stderr})
+	}
+	return made, true, nil
 }
 
 // carry takes what the compiler made out of its work folder: the one file

@@ -23,6 +23,7 @@ type Runner struct {
 	isolation atomic.Pointer[eval.Isolation]
 	warm      eval.Warm
 	shelf     *shelf
+	builds    *builds
 }
 
 // Options are what New needs.
@@ -34,7 +35,7 @@ type Options struct {
 // New returns a runner whose results say, in brief, that they ran with this
 // isolation. It must be closed before the runtime.
 func New(boxes sandbox.Runtime, isolation eval.Isolation, opt Options) *Runner {
-	r := &Runner{boxes: boxes, warm: opt.Warm, shelf: newShelf(boxes, opt.Ready)}
+	r := &Runner{boxes: boxes, warm: opt.Warm, shelf: newShelf(boxes, opt.Ready), builds: newBuilds(maxBuilds)}
 	if w, ok := boxes.(sandbox.Warmer); !ok || !w.CanWarm() {
 		r.warm = eval.WarmOff
 	}
@@ -126,37 +127,20 @@ func (j *job) silent() bool {
 
 func (j *job) attempt(ctx context.Context) error {
 	j.result = eval.Result{Language: eval.LanguageRef{ID: j.lang.ID, Version: j.lang.Version}, Isolation: *j.isolation.Load()}
-	if j.lang.Compile == nil && len(j.program.Tests) == 0 {
-		first, err := j.begin(ctx, j.kind(j.program.Limits), nil)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = first.close() }()
-		j.result.Start = first.start
-		return j.single(ctx, first.box, first.workspace)
+	made, ok, err := j.build(ctx)
+	if err != nil || !ok {
+		return err
 	}
 	if len(j.program.Tests) > 0 {
-		made, ok, err := j.build(ctx)
-		if err != nil || !ok {
-			return err
-		}
 		return j.test(ctx, made)
 	}
-	first, err := j.beginCompile(ctx)
+	own, err := j.begin(ctx, j.kind(j.program.Limits), made)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = first.close() }()
-	if ok, err := j.compile(ctx, first); err != nil || !ok {
-		return err
-	}
-	box, err := j.prepare(ctx, first.workspace, tmpBytes(j.program.Limits.DiskBytes))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = box.Close() }()
-	j.result.Start = eval.StartCold
-	return j.single(ctx, box, first.workspace)
+	defer func() { _ = own.close() }()
+	j.result.Start = own.start
+	return j.single(ctx, own.box, own.workspace)
 }
 
 // single runs the program once, without tests.
