@@ -69,6 +69,21 @@ func TestExecutorsLanguagesAndIsolation(t *testing.T) {
 	require.Equal(t, http.StatusAccepted, p.post("/api/v1/evaluations", hello).Code)
 }
 
+func TestMinIsolationIsRefusedAtOnce(t *testing.T) {
+	p := start(t)
+	submit := func(level string) response {
+		return p.post("/api/v1/evaluations", `{"language":"python","code":"1","min_isolation":"`+level+`"}`)
+	}
+	require.Equal(t, http.StatusAccepted, submit("namespaces").Code)
+	require.Equal(t, http.StatusAccepted, submit("landlock").Code)
+	r := submit("gvisor")
+	r.problem(http.StatusServiceUnavailable, eval.KindIsolation)
+	require.Contains(t, r.Body, `level \"namespaces\" at most`)
+	require.Contains(t, r.Body, "/api/v1/isolation")
+	p.post("/api/v1/evaluations/batch", `{"evaluations":[{"language":"python","code":"1"},{"language":"python","code":"1","min_isolation":"gvisor"}]}`).
+		problem(http.StatusServiceUnavailable, eval.KindIsolation)
+}
+
 func TestBeforeAnExecutorIsReachedAnyLanguageIsAccepted(t *testing.T) {
 	p := start(t, func(_ *api.Config, d *api.Deps) {
 		d.Executors[0].Executor.(*executor).away(eval.Errorf(eval.KindUnavailable, "not yet"))

@@ -218,7 +218,7 @@ func (l *Local) admissible(ctx context.Context, req *eval.Request) (task run.Tas
 	if err := eval.Invalid(bad); err != nil {
 		return task, err
 	}
-	if level := l.guard.Isolation().Level; !guard.StrongEnough(level, req.MinIsolation) {
+	if level := l.guard.Isolation().Level; !eval.StrongEnough(level, req.MinIsolation) {
 		return task, eval.Errorf(eval.KindIsolation, "this executor isolates at level %q, and the request asks for at least %q; "+
 			"ask for less, or for what GET /api/v1/isolation offers", level, req.MinIsolation)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crucible-eval/crucible/cmd/internal/client"
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/problem"
 	"github.com/crucible-eval/crucible/pkg/testkit"
@@ -135,4 +136,28 @@ func (p target) postgresAway(t *testing.T) {
 	e := p.run(t, python("print('back')"))
 	requireAccepted(t, e)
 	require.Equal(t, "back\n", string(e.Result.Stdout.Data))
+}
+
+// TestIsolationIsNeverWeakerThanAsked: neither the whole platform nor a run
+// goes on below what was asked for, and both say which level there is.
+func TestIsolationIsNeverWeakerThanAsked(t *testing.T) {
+	refused := launch(t, nil, "up", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--isolation", "landlock", "--min-isolation", "namespaces")
+	require.Equal(t, 1, refused.exit(t, 30*time.Second))
+	require.Contains(t, refused.stderr.String(), `offers isolation "landlock"`)
+	unsafe := launch(t, nil, "up", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--isolation", "none")
+	require.Equal(t, 1, unsafe.exit(t, 30*time.Second))
+	require.Contains(t, unsafe.stderr.String(), "--allow-unsafe")
+
+	p := start(t, nil, "up", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--isolation", "landlock")
+	api := p.client(t)
+	spec := eval.Spec{Program: eval.Program{Language: "bash", Code: eval.Bytes("echo $((6*7))")}}
+	spec.MinIsolation = "landlock"
+	e, err := api.Submit(t.Context(), spec, client.MaxWait, "")
+	require.NoError(t, err)
+	require.Equal(t, eval.Accepted, e.Verdict, "%+v", e)
+	require.Equal(t, "landlock", e.Result.Isolation.Level)
+	spec.MinIsolation = "namespaces"
+	_, err = api.Submit(t.Context(), spec, 0, "")
+	require.Equal(t, eval.KindIsolation, eval.KindOf(err), "%v", err)
+	require.ErrorContains(t, err, `"landlock"`)
 }

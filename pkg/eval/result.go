@@ -3,6 +3,7 @@ package eval
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // Result is what the program did. Times are in milliseconds with fractions.
@@ -102,6 +103,14 @@ const (
 // IsolationLevels lists the levels, the strongest first.
 func IsolationLevels() []string {
 	return []string{"gvisor", "namespaces", "namespaces-rlimit", "landlock", "none"}
+}
+
+// StrongEnough tells whether a level of isolation is least or a stronger one.
+// An empty least accepts any; a level that is not known is too weak.
+func StrongEnough(level, least string) bool {
+	levels := IsolationLevels()
+	have := slices.Index(levels, level)
+	return least == "" || have >= 0 && have <= slices.Index(levels, least)
 }
 
 // InlineBytes is the most of a stream that a Store keeps in the row. Longer

@@ -176,6 +176,19 @@ func (c *Catalog) Known(name string) (eval.Language, bool) {
 	return c.find(name)
 }
 
+// Strongest is the strongest level of isolation among the executors; ok is
+// false while none was ever reached.
+func (c *Catalog) Strongest() (level string, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, status := range c.known {
+		if !ok || eval.StrongEnough(status.Isolation.Level, level) {
+			level, ok = status.Isolation.Level, true
+		}
+	}
+	return level, ok
+}
+
 // Find looks a language up by id or alias. While no executor was ever
 // reached every name is taken for a language: the executor decides then. A
 // name that is not known, or not available, is asked for once more.

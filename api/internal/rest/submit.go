@@ -139,6 +139,9 @@ func (a *API) submitBatch(c echo.Context) error {
 // asked is what the client sent: the same again is the same request.
 func (a *API) create(c echo.Context, asked, granted []eval.Spec, batch, key string) ([]eval.Evaluation, bool, error) {
 	ctx := c.Request().Context()
+	if err := a.isolated(ctx, granted); err != nil {
+		return nil, false, err
+	}
 	sub := eval.Submission{IdempotencyKey: key, Evaluations: make([]eval.Evaluation, len(granted))}
 	if key != "" {
 		print, err := fingerprint(batch != "", asked)
@@ -201,6 +204,26 @@ func (a *API) enqueue(ctx context.Context, created []eval.Evaluation) {
 	}
 	wg.Wait()
 	a.Metrics.NotEnqueued.Add(float64(int64(len(created)) - done.Load()))
+}
+
+// isolated refuses what no executor isolates as well as it asks for: accepted,
+// it would only use up its tries. While no executor was ever reached, nothing
+// is refused: the executor decides then.
+func (a *API) isolated(ctx context.Context, granted []eval.Spec) error {
+	asked := false
+	for _, spec := range granted {
+		level, ok := a.Catalog.Strongest()
+		if ok && !asked && !eval.StrongEnough(level, spec.MinIsolation) {
+			asked = true // it may have changed
+			a.Catalog.States(ctx)
+			level, _ = a.Catalog.Strongest()
+		}
+		if ok && !eval.StrongEnough(level, spec.MinIsolation) {
+			return eval.Errorf(eval.KindIsolation, "the executors isolate at level %q at most, and min_isolation asks for %q; "+
+				"ask for less, or see GET /api/v1/isolation for what stronger levels need", level, spec.MinIsolation)
+		}
+	}
+	return nil
 }
 
 // known finds languages for the validation.

@@ -297,7 +297,7 @@ func (g *Guard) prove(ctx context.Context, boxes sandbox.Runtime) (eval.Isolatio
 			gaps = append(gaps, fmt.Sprintf("%s is %s (%s)", c.Name, c.State, c.Detail))
 		}
 	}
-	if !StrongEnough(seen.Level, g.opt.Least) {
+	if !eval.StrongEnough(seen.Level, g.opt.Least) {
 		return seen, fmt.Errorf("this machine offers isolation %q, and at least %q is asked for; crucible doctor says what each stronger level lacks here", seen.Level, g.opt.Least)
 	}
 	if err := weaker(seen, g.first); err != nil {
@@ -309,7 +309,7 @@ func (g *Guard) prove(ctx context.Context, boxes sandbox.Runtime) (eval.Isolatio
 
 // weaker tells what of before does not hold now.
 func weaker(now, before eval.Isolation) error {
-	if !StrongEnough(now.Level, before.Level) {
+	if !eval.StrongEnough(now.Level, before.Level) {
 		return fmt.Errorf("isolation has become %q, and was %q", now.Level, before.Level)
 	}
 	states := []string{eval.ControlEnforced, eval.ControlApproximated, eval.ControlAbsent}
@@ -326,13 +326,6 @@ func weaker(now, before eval.Isolation) error {
 		}
 	}
 	return nil
-}
-
-// StrongEnough compares levels; an empty least accepts any.
-func StrongEnough(level, least string) bool {
-	levels := eval.IsolationLevels()
-	have := slices.Index(levels, level)
-	return least == "" || have >= 0 && have <= slices.Index(levels, least)
 }
 
 func unavailable(why string, wait time.Duration) error {

@@ -61,6 +61,14 @@
 // lets no process of a pid namespace live. The launcher's death kills every
 // init, and the executor's death ends the launcher.
 //
+// # Without namespaces
+//
+// At the levels landlock and none there is no launcher and no root of a box's
+// own: init is a process of the executor, and so is what becomes the program.
+// Folders are on a disk, below a private one of the executor; a box's names
+// for them are aliases, replaced in commands. See confined_linux.go, package
+// landlock, and docs/adr/0027-without-namespaces.md.
+//
 // # Limits
 //
 // Memory, processes and CPU time are bounded and counted by cgroups of
