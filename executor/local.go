@@ -160,12 +160,12 @@ func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 		return eval.Result{}, l.rejected(err)
 	}
 	defer release()
-	l.metrics.admitted(time.Since(asked))
 	box, err := l.guard.Enter(runCtx)
 	if err != nil {
 		return eval.Result{}, l.rejected(err)
 	}
 	defer box.Leave()
+	l.metrics.admitted(time.Since(asked))
 	task.Spare = func() func() { return l.slots.TryTake(room) }
 	res, err := box.Runner.Run(runCtx, task)
 	l.distrust(runCtx, box, err)
