@@ -49,21 +49,21 @@ func (r runner) artifacts(t *testing.T) {
 	})
 	t.Run("only regular files, and only those of the work folder", func(t *testing.T) {
 		req := request("bash", `
-			echo secret > real; ln -s /etc/passwd link; ln -s real near; ln -s / root; mkfifo pipe; mkdir folder; ln real hard
-			chmod 06777 real; echo x > $'bad\xff'; echo x > $'new\nline'; ln -s ../../../../../etc/hostname folder/up
-			exec -a x python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("sock")'`)
+			echo secret > real; ln real hard; chmod 06777 real; echo x > $'bad\xff'; echo x > $'new\nline'; mkdir folder
+			ln -s /etc/passwd link; ln -s real near; ln -s / root; ln -s ../../../../../etc/hostname folder/up
+			# Not every sandbox allows these.
+			mkfifo pipe; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("sock")'; true`)
 		req.Artifacts = []eval.Pattern{"**", "folder", "root/etc/passwd"}
 		res := r.run(t, req)
-		exit(t, res, 0)
-		want := []string{
-			"bad\uFFFD its name is not valid UTF-8", "folder is not a regular file", "folder/up is not a regular file", "hard", "link is not a regular file",
-			"main.sh", "near is not a regular file", "new\nline", "pipe is not a regular file", "real", "root is not a regular file",
-			"root/etc/passwd is not there", "sock is not a regular file",
+		const irregular = " is not a regular file"
+		if strings.HasPrefix(res.Isolation.Level, "namespaces") {
+			require.Len(t, res.Artifacts, 13, "with a pipe and a socket")
 		}
-		if res.Isolation.Level == "gvisor" { // both were in its kernel only
-			want = slices.DeleteFunc(want, func(s string) bool { return strings.HasPrefix(s, "pipe ") || strings.HasPrefix(s, "sock ") })
-		}
-		require.Equal(t, want, paths(res))
+		got := slices.DeleteFunc(paths(res), func(s string) bool { return s == "pipe"+irregular || s == "sock"+irregular })
+		require.Equal(t, []string{
+			"bad\uFFFD its name is not valid UTF-8", "folder" + irregular, "folder/up" + irregular, "hard", "link" + irregular,
+			"main.sh", "near" + irregular, "new\nline", "real", "root" + irregular, "root/etc/passwd is not there",
+		}, got)
 		for _, a := range res.Artifacts {
 			require.Equal(t, a.Error != "", a.SHA256 == "", a.Path)
 			if a.Error != "" {
@@ -72,7 +72,7 @@ func (r runner) artifacts(t *testing.T) {
 		}
 	})
 	t.Run("too large, too many", func(t *testing.T) {
-		req := request("python", "f = open('hole', 'w'); f.truncate(1 << 40)\nfor i in range(120): open(f'z{i:03}', 'w').write(str(i))")
+		req := request("python", "f = open('hole', 'w'); f.truncate(20 << 20)\nfor i in range(120): open(f'z{i:03}', 'w').write(str(i))")
 		req.Artifacts = []eval.Pattern{"hole", "z*"}
 		res := r.run(t, req)
 		exit(t, res, 0)
@@ -82,7 +82,7 @@ func (r runner) artifacts(t *testing.T) {
 		hole := res.Artifacts[0]
 		require.Equal(t, "hole", hole.Path)
 		require.Contains(t, hole.Error, "larger than")
-		require.EqualValues(t, 1<<40, hole.Content.Bytes)
+		require.EqualValues(t, 20<<20, hole.Content.Bytes)
 		require.Equal(t, "0", string(res.Artifacts[1].Content.Data))
 	})
 	t.Run("of a compiled language", func(t *testing.T) {
