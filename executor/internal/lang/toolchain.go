@@ -131,7 +131,8 @@ func (t *Toolchain) Environ(program map[string]string) []string {
 
 // with adds what belongs to one program.
 func (t *Toolchain) with(s Source) map[string]string {
-	vars := maps.Clone(t.vars)
+	vars := map[string]string{}
+	maps.Copy(vars, t.vars)
 	mib := s.MemoryBytes >> 20
 	stem := strings.TrimSuffix(s.Entrypoint, path.Ext(s.Entrypoint))
 	vars["entrypoint"] = path.Join(sandbox.WorkDir, s.Entrypoint)

@@ -159,6 +159,10 @@ func victim(t *testing.T, cfg sandbox.Config) {
 		fmt.Println(err)
 		return
 	}
+	if forks, ok := r.(sandbox.Warmer); ok && forks.CanFork() && cfg.Level == "" {
+		z, _ := zygote(t, r)
+		waitingCopy(t, r, z)
+	}
 	b, err := r.Prepare(t.Context(), sandbox.BoxSpec{Binds: payloadBind()})
 	require.NoError(t, err)
 	read, write := io.Pipe()
