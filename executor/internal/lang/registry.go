@@ -76,8 +76,8 @@ type Registry struct {
 	suspects map[string]bool   // ids of languages to prove anew
 }
 
-// entry is what is known of one language. It does not change once known is
-// closed; a new one takes its place.
+// entry is what is known of one language. But for at it does not change once
+// known is closed; a new one takes its place.
 type entry struct {
 	def   *Definition
 	known chan struct{}
@@ -85,7 +85,7 @@ type entry struct {
 	found   []string     // stamps of the toolchains that were looked at
 	offered []*Toolchain // those that work, the default first
 	problem string       // why there is none
-	at      time.Time    // when this was found out
+	at      time.Time    // when this was found out, or suspected last; mu guards it
 }
 
 // Start reads the languages and begins to prove them, quick ones first. It

@@ -89,6 +89,12 @@ func (r *Registry) update(ctx context.Context, d *Definition, how thorough) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, sandbox.ErrPlatform) && len(old.offered) > 0 {
+			// It says nothing about the language, and a run that cannot start it
+			// asks again.
+			r.opt.Logger.Warn("language not checked, and left as it is", "language", d.ID, "err", err)
+			return
+		}
 		r.report(Report{ID: d.ID, Path: t.Path(), Proof: proof, Err: err})
 		if err == nil {
 			next.offered = append(next.offered, t)

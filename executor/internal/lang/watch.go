@@ -7,7 +7,8 @@ import (
 )
 
 // DefaultPoll is how often the folder of languages and the programs that
-// languages need are looked at. A look is a few hundred calls of stat.
+// languages need are looked at. A look is a call of stat for each command in
+// each folder of PATH: some two thousand, 5 ms of CPU time.
 const DefaultPoll = 5 * time.Second
 
 // recheckEvery is how soon a language can be suspected again.
@@ -30,7 +31,7 @@ func (r *Registry) Recheck(t *Toolchain) {
 	e := r.entries[t.ID]
 	suspect := e != nil && slices.Contains(e.offered, t) && time.Since(e.at) > r.opt.RecheckEvery
 	if suspect {
-		r.suspects[t.ID] = true
+		r.suspects[t.ID], e.at = true, time.Now()
 	}
 	r.mu.Unlock()
 	if suspect {
@@ -62,19 +63,15 @@ func (r *Registry) orders() func(id string) thorough {
 	}
 }
 
-// unlessChanged lets stand what is known.
-func unlessChanged(string) thorough { return ifChanged }
-
 // watch proves the languages, and then follows what changes. It ends with
 // ctx. seen is how the folder looked before the languages were read from it.
 func (r *Registry) watch(ctx context.Context, all []*Definition, seen string) {
 	seen += glanceTools(all)
-	r.settle(ctx, all, func(string) thorough {
-		if r.opt.Anew {
-			return anew
-		}
-		return ifChanged
-	})
+	first := ifChanged
+	if r.opt.Anew {
+		first = anew
+	}
+	r.settle(ctx, all, func(string) thorough { return first })
 	var tick <-chan time.Time
 	if r.opt.Poll > 0 {
 		ticker := time.NewTicker(r.opt.Poll)
@@ -82,7 +79,7 @@ func (r *Registry) watch(ctx context.Context, all []*Definition, seen string) {
 		tick = ticker.C
 	}
 	for last := seen; ; {
-		how := unlessChanged
+		how := func(string) thorough { return ifChanged }
 		select {
 		case <-ctx.Done():
 			return

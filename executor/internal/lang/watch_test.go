@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crucible-eval/crucible/executor/internal/lang"
+	"github.com/crucible-eval/crucible/executor/internal/sandbox"
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
@@ -145,6 +146,11 @@ func TestAToolchainThatCannotBeStartedIsProvenAnewOnce(t *testing.T) {
 	for range 3 {
 		r.Recheck(found)
 	}
+	proofs <- sandbox.ErrPlatform
+	proofs <- sandbox.ErrPlatform
+	proofs <- sandbox.ErrPlatform
+	require.True(t, only(t, r).Available, "a failure of the sandbox is none of the language")
+	r.Recheck(found)
 	proofs <- errors.New("its loader is gone")
 	becomes(t, r, "withdrawn", func(l eval.Language, _ string) bool { return l.Problem == "its loader is gone" })
 	r.Recheck(found) // offered no more: nothing to check
