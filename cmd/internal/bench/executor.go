@@ -40,21 +40,24 @@ func (d *Door) Close() { d.client.CloseIdleConnections() }
 
 // ExecutorOptions say what to measure at an executor's door.
 type ExecutorOptions struct {
-	Programs    []string // names of Subjects, one row each
-	Latency     int      // samples, one at a time
-	Count       int      // runs for the throughput
-	Concurrency int      // clients at once
+	Programs    []string    // names of Subjects, one row each
+	Warm        []eval.Warm // one row of each program for each; empty: as the executor likes
+	Latency     int         // samples, one at a time
+	Count       int         // runs for the throughput
+	Concurrency int         // clients at once
 }
 
 // Row is one program at one executor. Times are in milliseconds.
 type Row struct {
-	Program    string  `json:"program"`
-	Isolation  string  `json:"isolation"` // the level at which it ran
-	Latency    Pair    `json:"latency"`
-	Over       float64 `json:"over_ms"` // what the executor adds to the median
-	Throughput Rates   `json:"throughput"`
-	UnderLoad  Spread  `json:"under_load"` // latency at full concurrency
-	Refused    int64   `json:"refused"`    // answers that there was no room; asked again
+	Program   string `json:"program"`
+	Isolation string `json:"isolation"` // the level at which it ran
+	// Starts counts how the runs whose latency was measured began.
+	Starts     map[eval.Start]int `json:"starts"`
+	Latency    Pair               `json:"latency"`
+	Over       float64            `json:"over_ms"` // what the executor adds to the median
+	Throughput Rates              `json:"throughput"`
+	UnderLoad  Spread             `json:"under_load"` // latency at full concurrency
+	Refused    int64              `json:"refused"`    // answers that there was no room; asked again
 }
 
 // settle is a pause between samples. What an executor does after an answer,
@@ -69,22 +72,28 @@ const refusedPause = 2 * time.Millisecond
 // Executor measures one executor. progress is told what is going on.
 func Executor(ctx context.Context, d *Door, o ExecutorOptions, progress func(string)) ([]Row, error) {
 	var rows []Row
+	modes := o.Warm
+	if len(modes) == 0 {
+		modes = []eval.Warm{""}
+	}
 	for _, name := range o.Programs {
 		s, err := findSubject(name)
 		if err != nil {
 			return nil, err
 		}
-		row, err := measure(ctx, d, s, o, progress)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+		for _, s.program.Warm = range modes {
+			row, err := measure(ctx, d, s, o, progress)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			rows = append(rows, row)
 		}
-		rows = append(rows, row)
 	}
 	return rows, nil
 }
 
 func measure(ctx context.Context, d *Door, s subject, o ExecutorOptions, progress func(string)) (Row, error) {
-	row := Row{Program: s.name}
+	row := Row{Program: s.name, Starts: map[eval.Start]int{}}
 	b, err := newBare(s.stdout)
 	if err != nil {
 		return row, err
@@ -94,22 +103,17 @@ func measure(ctx context.Context, d *Door, s subject, o ExecutorOptions, progres
 		return row, err
 	}
 	var refused atomic.Int64
-	one := func() (time.Duration, error) {
+	one := func() (eval.Result, time.Duration, error) {
 		time.Sleep(settle)
 		return d.sample(ctx, s, &refused)
 	}
 
 	progress(s.name + ": warming up")
 	for range warmUps {
-		if _, err := one(); err != nil {
+		if _, _, err := one(); err != nil {
 			return row, err
 		}
 	}
-	last, _, err := d.post(ctx, s.program, &refused)
-	if err != nil {
-		return row, err
-	}
-	row.Isolation = last.Isolation.Level
 
 	progress(s.name + ": latency, one at a time, in turn with bare processes")
 	var ours, theirs []time.Duration
@@ -120,10 +124,13 @@ func measure(ctx context.Context, d *Door, s subject, o ExecutorOptions, progres
 			return row, err
 		}
 		theirs = append(theirs, took)
-		if took, err = one(); err != nil {
+		res, took, err := one()
+		if err != nil {
 			return row, err
 		}
 		ours = append(ours, took)
+		row.Isolation = res.Isolation.Level
+		row.Starts[res.Start]++
 	}
 	row.Latency = Pair{Crucible: spread(ours), Bare: spread(theirs)}
 	row.Latency.Ratio = row.Latency.Crucible.P50 / row.Latency.Bare.P50
@@ -135,7 +142,10 @@ func measure(ctx context.Context, d *Door, s subject, o ExecutorOptions, progres
 	progress(fmt.Sprintf("%s: throughput, %d at once, in turn with bare processes", s.name, o.Concurrency))
 	row.Throughput, row.UnderLoad, err = rates(o.Concurrency, o.Count,
 		func(int) (time.Duration, error) { return b.run(ctx) },
-		func(int) (time.Duration, error) { return d.sample(ctx, s, &refused) })
+		func(int) (time.Duration, error) {
+			_, took, err := d.sample(ctx, s, &refused)
+			return took, err
+		})
 	row.Refused = refused.Load()
 	return row, err
 }
@@ -145,18 +155,18 @@ func measure(ctx context.Context, d *Door, s subject, o ExecutorOptions, progres
 const warmUps = 5
 
 // sample runs a subject once and returns how long that took.
-func (d *Door) sample(ctx context.Context, s subject, refused *atomic.Int64) (time.Duration, error) {
+func (d *Door) sample(ctx context.Context, s subject, refused *atomic.Int64) (eval.Result, time.Duration, error) {
 	p := s.program
 	if s.more > 0 {
 		p.Tests = make([]eval.Test, 1)
 	}
-	_, took, err := d.check(ctx, p, s.stdout, refused)
+	res, took, err := d.check(ctx, p, s.stdout, refused)
 	if err != nil || s.more == 0 {
-		return took, err
+		return res, took, err
 	}
 	p.Tests = make([]eval.Test, 1+s.more)
-	_, all, err := d.check(ctx, p, s.stdout, refused)
-	return (all - took) / time.Duration(s.more), err
+	res, all, err := d.check(ctx, p, s.stdout, refused)
+	return res, (all - took) / time.Duration(s.more), err
 }
 
 // check posts a program and checks the answer.
@@ -173,7 +183,7 @@ func (d *Door) check(ctx context.Context, p eval.Program, stdout string, refused
 func (d *Door) post(ctx context.Context, p eval.Program, refused *atomic.Int64) (eval.Result, time.Duration, error) {
 	var res eval.Result
 	id := eval.ID(fmt.Sprintf("%s-%d", d.run, d.next.Add(1)))
-	body, err := json.Marshal(eval.Request{ID: id, Attempt: 1, Program: p})
+	body, err := json.Marshal(eval.Request{ID: id, Attempt: 1, Client: "bench", Program: p})
 	if err != nil {
 		return res, 0, err
 	}

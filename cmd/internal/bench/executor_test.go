@@ -10,6 +10,7 @@ import (
 
 	"github.com/crucible-eval/crucible/cmd/internal/bench"
 	"github.com/crucible-eval/crucible/executor"
+	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
 func TestMain(m *testing.M) {
@@ -44,6 +45,7 @@ func TestAnExecutorIsMeasuredBesideBareProcesses(t *testing.T) {
 	require.Equal(t, "bash", r.Program)
 	require.NotEmpty(t, r.Isolation)
 	require.Equal(t, 3, r.Latency.Crucible.Count)
+	require.Equal(t, 3, r.Starts[eval.StartBox]+r.Starts[eval.StartCold])
 	require.Equal(t, 3, r.Latency.Bare.Count)
 	require.Positive(t, r.Latency.Bare.Min)
 	require.Equal(t, 16, r.UnderLoad.Count)

@@ -29,6 +29,7 @@ type BenchCmd struct {
 	ExecutorURL   string        `name:"executor-url" placeholder:"URL" help:"Measure this executor."`
 	ExecutorToken config.Secret `name:"executor-token" env:"CRUCIBLE_SERVICE_TOKEN" nofile:"" placeholder:"TOKEN" help:"Token to send it."`
 	Programs      []string      `default:"bash,compiled,python,javascript,c" help:"Programs to post to the executor: bash (exit 0), compiled (one more run of a compiled C program), python and javascript (hello), c (compile hello and run it)."`
+	Warm          []string      `enum:"off,prestart,fork" help:"How far the executor may go to spare a run its interpreter's start; one row for each. Default: as far as it does."`
 	Isolation     []string      `placeholder:"LEVEL" help:"Levels of the executors that are started, one after the other. Default: the one that would be chosen."`
 
 	CPUProfile string `name:"cpu-profile" placeholder:"FILE" type:"path" help:"Write a CPU profile of this process: of the platform too, when it is started here."`

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/crucible-eval/crucible/cmd/internal/bench"
 	"github.com/crucible-eval/crucible/cmd/internal/platform"
+	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
 // executors measures the executor at a URL, or one of each level.
@@ -32,7 +36,7 @@ func (c *BenchCmd) executors(s *session) error {
 		levels = []string{""}
 	}
 	for _, level := range levels {
-		more, err := c.measureNew(s, platform.Sandbox{Slots: c.Slots, Isolation: level, AllowUnsafe: true})
+		more, err := c.measureNew(s, platform.Sandbox{Slots: c.Slots, Isolation: level, AllowUnsafe: level == "none", Warm: string(eval.WarmFork)})
 		if err != nil {
 			return err
 		}
@@ -45,8 +49,12 @@ func (c *BenchCmd) measure(s *session, url, token string) ([]bench.Row, error) {
 	d := bench.NewDoor(url, token, c.Concurrency)
 	defer d.Close()
 	p := paintFor(s.stderr)
+	var modes []eval.Warm
+	for _, mode := range c.Warm {
+		modes = append(modes, eval.Warm(mode))
+	}
 	return bench.Executor(s.ctx, d, bench.ExecutorOptions{
-		Programs: c.Programs, Latency: c.Latency, Count: c.Count, Concurrency: c.Concurrency,
+		Programs: c.Programs, Warm: modes, Latency: c.Latency, Count: c.Count, Concurrency: c.Concurrency,
 	}, func(what string) { fmt.Fprintln(s.stderr, p.faint(what)) })
 }
 
@@ -82,15 +90,24 @@ func printRows(s *session, rows []bench.Row) error {
 	for _, r := range rows {
 		l := r.Latency
 		line := []string{
-			r.Program, r.Isolation, fine(l.Bare.P50), fine(l.Crucible.P50), fine(l.Crucible.P90), fine(l.Crucible.P99),
+			r.Program, r.Isolation, starts(r.Starts), fine(l.Bare.P50), fine(l.Crucible.P50), fine(l.Crucible.P90), fine(l.Crucible.P99),
 			fmt.Sprintf("%+.2f", r.Over), fmt.Sprintf("%.2f", l.Ratio), "", "", "",
 		}
 		if t := r.Throughput; t.Bare > 0 {
-			line[8], line[9], line[10] = fmt.Sprintf("%.0f/s", t.Bare), fmt.Sprintf("%.0f/s", t.Crucible), fmt.Sprintf("%.2f", t.Ratio)
+			line[9], line[10], line[11] = fmt.Sprintf("%.0f/s", t.Bare), fmt.Sprintf("%.0f/s", t.Crucible), fmt.Sprintf("%.2f", t.Ratio)
 		}
 		cells = append(cells, line)
 	}
-	return table(s.stdout, "PROGRAM\tISOLATION\tBARE MS\tP50\tP90\tP99\tADDS\tRATIO\tBARE RATE\tRATE\tRATIO", cells)
+	return table(s.stdout, "PROGRAM\tISOLATION\tSTART\tBARE MS\tP50\tP90\tP99\tADDS\tRATIO\tBARE RATE\tRATE\tRATIO", cells)
+}
+
+// starts lists how runs began, the commonest first.
+func starts(counts map[eval.Start]int) string {
+	var names []string
+	for _, start := range slices.SortedFunc(maps.Keys(counts), func(a, b eval.Start) int { return counts[b] - counts[a] }) {
+		names = append(names, string(start))
+	}
+	return strings.Join(names, ",")
 }
 
 // fine is a time in milliseconds, where hundredths count.
