@@ -96,6 +96,8 @@ func TestExecutorDies(t *testing.T) {
 		t.Run("gvisor", func(t *testing.T) { executorDies(t, gvisor(t)) })
 	case sandbox.LevelGVisor:
 		victim(t, gvisor(t))
+	case sandbox.LevelLandlock:
+		victim(t, sandbox.Config{Level: sandbox.LevelLandlock})
 	default:
 		victim(t, sandbox.Config{})
 	}
@@ -151,6 +153,59 @@ func descendants(t *testing.T, pid int) []int {
 		}
 	}
 	return pids
+}
+
+// TestExecutorDiesWithoutNamespaces: the kernel ends nothing by itself then,
+// and init does it; the folders are removed by the next executor.
+func TestExecutorDiesWithoutNamespaces(t *testing.T) {
+	exe, err := os.Open("/proc/self/exe")
+	require.NoError(t, err)
+	defer func() { _ = exe.Close() }()
+	tmp := open755(t)
+	cmd := &exec.Cmd{
+		Path: "/proc/self/fd/3", Args: []string{"sandbox.test", "-test.run=^TestExecutorDies$"},
+		Env: append(os.Environ(), victimEnv+"="+sandbox.LevelLandlock, "TMPDIR="+tmp), Dir: "/", ExtraFiles: []*os.File{exe}, Stderr: os.Stderr,
+	}
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	if !strings.HasPrefix(line, "running") {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		skip(t, "no boxes here: "+line)
+	}
+	var pids []int
+	for _, init := range processesNamed(t, wire.ConfinedArg) {
+		for _, program := range processesNamed(t, os.Getenv(payloadEnv)) {
+			if childOf(init, cmd.Process.Pid) && childOf(program, init) {
+				pids = append(pids, init, program)
+			}
+		}
+	}
+	require.Len(t, pids, 2, "init and the program")
+	require.NoError(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	for _, pid := range pids {
+		require.Eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }, 5*time.Second, time.Millisecond)
+	}
+
+	left, err := filepath.Glob(filepath.Join(tmp, "crucible-boxes-*"))
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+	require.NoError(t, os.MkdirAll(filepath.Join(left[0], "a/b/c"), 0o700))
+	long := time.Now().Add(-time.Hour)
+	require.NoError(t, os.Chtimes(left[0], long, long))
+	t.Setenv("TMPDIR", tmp)
+	r, err := sandbox.Open(t.Context(), sandbox.Config{Level: sandbox.LevelLandlock, Logger: quiet(t)})
+	require.NoError(t, err)
+	_, err = os.Stat(left[0])
+	require.ErrorIs(t, err, os.ErrNotExist, "what the dead executor had")
+	require.NoError(t, r.Close())
+	left, err = filepath.Glob(filepath.Join(tmp, "*"))
+	require.NoError(t, err)
+	require.Empty(t, left, "what the living one had")
 }
 
 func victim(t *testing.T, cfg sandbox.Config) {

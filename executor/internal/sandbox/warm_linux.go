@@ -12,14 +12,14 @@ import (
 )
 
 // CanWarm implements Warmer: the account of a run must be able to begin in the
-// middle, which only the groups of version 1 can.
+// middle, which only the groups of version 1 can, and init has to hold it.
 func (r *runtime) CanWarm() bool {
-	return r.gvisor == nil && r.groups != nil && r.groups.Version() == 1
+	return r.gvisor == nil && r.confined == nil && r.groups != nil && r.groups.Version() == 1
 }
 
 func (r *runtime) checkWarm(w *Warm) error {
 	if !r.CanWarm() {
-		return fmt.Errorf("%w: warm interpreters need a cgroup of version 1, and no gVisor", ErrUnsupported)
+		return fmt.Errorf("%w: warm interpreters need a cgroup of version 1, namespaces, and no gVisor", ErrUnsupported)
 	}
 	if len(w.Start) == 0 || len(w.Args) == 0 {
 		return fmt.Errorf("%w: no interpreter", ErrCommand)

@@ -74,6 +74,12 @@ func confine(what *wire.Confine, groups []int) error {
 		return err
 	}
 	unix.Umask(int(what.Umask))
+	if what.Landlock == 0 && what.Fence {
+		// Not in init's own fence: there it could be signalled.
+		if err := landlock.Fence(); err != nil {
+			return err
+		}
+	}
 	if what.Landlock > 0 {
 		// Before the user changes: the folders above may be closed to it.
 		rules := make([]landlock.Rule, len(what.Paths))

@@ -27,12 +27,24 @@ func TestMessagesSurvive(t *testing.T) {
 		Tree:      wire.Tree{Hostname: "h", WorkDir: "/w", UID: 1, GID: 2, Binds: []wire.Bind{{Host: "/a", Box: "/b", Overlay: true}}},
 		Workspace: 7, ReadOnly: true, HostUID: 9, CgroupFD: true,
 	}
+	confine := wire.Confine{
+		UID: 1, GID: 2, Landlock: 6, Fence: true, Paths: []wire.Path{{Name: "/usr"}, {Name: "/w", Access: 1}}, Filter: "12345678", Umask: 0o77,
+	}
+	launched := wire.Launched{At: 1, Errno: 2, CPU: 3, MaxRSS: 4}
 	e := wire.NewEncoder(42)
+	confine.Encode(e)
+	launched.Encode(e)
 	setup.Encode(e)
 	command.Encode(e)
 	box.Encode(e)
 	kind, d := wire.NewDecoder(e.Bytes())
 	require.EqualValues(t, 42, kind)
+	var confine2 wire.Confine
+	var launched2 wire.Launched
+	confine2.Decode(d)
+	launched2.Decode(d)
+	require.Equal(t, confine, confine2)
+	require.Equal(t, launched, launched2)
 	var setup2 wire.Setup
 	var command2 wire.Command
 	var box2 wire.BoxRequest
