@@ -32,11 +32,11 @@ func ABI() (int, error) {
 	case unix.ENOSYS:
 		return 0, errors.New("the kernel was built without Landlock (CONFIG_SECURITY_LANDLOCK, Linux 5.13 or later), or a seccomp profile hides it")
 	case unix.EOPNOTSUPP:
-		return 0, errors.New("Landlock is switched off: add landlock to the kernel's list of security modules (lsm=...,landlock at boot; see /sys/kernel/security/lsm)")
+		return 0, errors.New("the kernel has Landlock switched off: add landlock to the kernel's list of security modules (lsm=...,landlock at boot; see /sys/kernel/security/lsm)")
 	case unix.EPERM, unix.EACCES:
 		return 0, errors.New("a seccomp profile refuses Landlock: allow landlock_create_ruleset, landlock_add_rule and landlock_restrict_self")
 	}
-	return 0, fmt.Errorf("Landlock: %w", e)
+	return 0, fmt.Errorf("landlock: %w", e)
 }
 
 // Access is what may be done with a path and everything below it.
