@@ -18,8 +18,11 @@ import (
 func becomeRunsc(d *wire.Decoder, fds []int) error {
 	var g wire.Guest
 	g.Decode(d)
-	if d.Err() != nil || len(fds) < wire.GuestFDs {
-		return fmt.Errorf("init: guest came with %d descriptors: %w", len(fds), d.Err())
+	if err := d.Err(); err != nil {
+		return err
+	}
+	if len(fds) < wire.GuestFDs {
+		return fmt.Errorf("guest came with %d descriptors", len(fds))
 	}
 	if err := mountAll(&g.Setup); err != nil {
 		return err
@@ -37,6 +40,10 @@ func becomeRunsc(d *wire.Decoder, fds []int) error {
 		if err := unix.Dup3(fd.from, fd.to, 0); err != nil {
 			return fmt.Errorf("descriptors of runsc: %w", err)
 		}
+	}
+	// What the sentry holds is for no crash handler of the host.
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("rlimit of core files: %w", err)
 	}
 	// All of the sandbox yields to the platform, as programs do.
 	if err := yield(); err != nil {
