@@ -4,6 +4,7 @@ package executor_test
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,6 +30,9 @@ var modes = []struct {
 // The first run of a kind has none, and a busy machine may make others late.
 func inMode(t *testing.T, l *executor.Local, mode int, p eval.Program) eval.Result {
 	t.Helper()
+	if modes[mode].warm != eval.WarmOff {
+		needsVersion1(t)
+	}
 	p.Warm = modes[mode].warm
 	for range 50 {
 		res := runProgram(t, l, "", p)
@@ -38,6 +42,14 @@ func inMode(t *testing.T, l *executor.Local, mode int, p eval.Program) eval.Resu
 	}
 	t.Fatalf("no run began in one of the ways %v", modes[mode].start)
 	return eval.Result{}
+}
+
+// needsVersion1 skips where no interpreter can be warm.
+func needsVersion1(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat("/sys/fs/cgroup/memory"); err != nil || os.Geteuid() != 0 {
+		t.Skip("warm interpreters need root and cgroups of version 1 here")
+	}
 }
 
 var runs int
@@ -203,6 +215,7 @@ func TestCopiesDifferWhereTheyMust(t *testing.T) {
 
 func TestClientsShareNoInterpreter(t *testing.T) {
 	l := open(t, executor.Config{Languages: []string{"python"}, Slots: 1})
+	needsVersion1(t)
 	hash := func(client string) string {
 		for range 50 {
 			res := runProgram(t, l, client, eval.Program{Language: "python", Code: eval.Bytes("print(hash('x'))")})

@@ -4,6 +4,7 @@ package sandbox_test
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -18,7 +19,10 @@ func zygote(t testing.TB, r sandbox.Runtime) (sandbox.Zygote, sandbox.ZygoteSpec
 	t.Helper()
 	w, ok := r.(sandbox.Warmer)
 	if !ok || !w.CanFork() {
-		skip(t, "no forked interpreters here")
+		if _, err := os.Stat("/sys/fs/cgroup/memory"); err == nil && os.Geteuid() == 0 {
+			skip(t, "no forked interpreters here")
+		}
+		t.Skip("forked interpreters need root and cgroups of version 1")
 	}
 	out, err := exec.Command("python3", "-c", "import os, sys; print(os.path.realpath(sys.executable)); print(sys.base_prefix)").Output()
 	if err != nil {

@@ -144,7 +144,7 @@ def serve(fd):
         for fd in fds:
             os.close(fd)
         reap()
-    control.detach()
+    control.close()
     return begin(setup, tmp, fds, go)
 
 
