@@ -224,7 +224,11 @@ func TestReadOnlyControlGroups(t *testing.T) {
 	const memory = "/sys/fs/cgroup/memory"
 	require.NoError(t, syscall.Mount(memory, memory, "", syscall.MS_BIND, ""))
 	require.NoError(t, syscall.Mount("", memory, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, ""))
-	_, err = l.Run(t.Context(), echo(&i), nil)
+	for range 10 { // boxes that lie ready have their groups, and may run
+		if _, err = l.Run(t.Context(), echo(&i), nil); err != nil {
+			break
+		}
+	}
 	require.Equal(t, eval.KindSandbox, eval.KindOf(err), "%v", err)
 	_, err = l.Run(t.Context(), echo(&i), nil)
 	require.Equal(t, eval.KindUnavailable, eval.KindOf(err), "%v", err)
