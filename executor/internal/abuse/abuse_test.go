@@ -28,7 +28,7 @@ func TestCases(t *testing.T) {
 			var warmed time.Time
 			late, ran := 0, 0
 			for i, c := range abuse.Cases() {
-				if !whole() && i%every[level] != 0 {
+				if !whole() && !brief(i, c, level) {
 					continue
 				}
 				t.Run(c.Name, func(t *testing.T) { // warmed here, so that there are as many goroutines
@@ -65,9 +65,18 @@ func TestCases(t *testing.T) {
 	}
 }
 
-// every is which share of the cases a short test runs: all, or every so
-// many-th where a box takes longer.
-var every = map[string]int{"gvisor": 6, "namespaces": 1, "namespaces-rlimit": 1, "landlock": 1, "none": 1}
+// brief tells whether a short test runs the i-th case: at gvisor, where a box
+// takes long, every eighth, and compilers, which are confined as programs are,
+// at one level only.
+func brief(i int, c abuse.Case, level string) bool {
+	switch level {
+	case "namespaces":
+		return true
+	case "gvisor":
+		return i%8 == 0
+	}
+	return c.Class != abuse.Compilers
+}
 
 func seen(t *testing.T) string {
 	switch {

@@ -10,7 +10,7 @@ import (
 func memoryCases() []Case {
 	small := eval.Limits{WallMS: 10_000, MemoryBytes: 48 << 20}
 	// Where no cgroup counts memory, what belongs to no process is refused or has a quota.
-	uncounted := map[string]Promise{"namespaces-rlimit": refused, "landlock": refused.or(byMemory)}
+	uncounted := map[string]Promise{"namespaces-rlimit": refused, "landlock": refused.or(byMemory, byDisk)}
 	const buffers = "what waits in sockets belongs to no process; descriptors x processes x the host's net.core.wmem_max bound it"
 	return []Case{
 		{Name: "memory bomb", Does: "takes and touches memory for ever", Program: hostile(small, "memory"), Want: byMemory, Least: "none"},

@@ -38,7 +38,10 @@ func look(t testing.TB, folders ...string) state {
 		case p.zombie:
 			s["dead processes that nobody buried"]++
 		case depth == 1:
-			s["launchers"]++
+			s["launchers"]++ // or inits, where there is no launcher
+			if p.name != "sandbox-launch" {
+				continue
+			}
 			s["descriptors of launchers"] += entries(fmt.Sprintf("/proc/%d/fd", pid))
 			s["mounts of launchers"] += lines(fmt.Sprintf("/proc/%d/mountinfo", pid))
 		case depth == 2:
@@ -119,6 +122,7 @@ func steady(t testing.TB, folders ...string) state {
 }
 
 type process struct {
+	name   string
 	parent int
 	zombie bool
 }
@@ -143,12 +147,13 @@ func processTree(t testing.TB) tree {
 		if err != nil {
 			continue
 		}
+		_, name, _ := bytes.Cut(stat[:bytes.LastIndexByte(stat, ')')], []byte("("))
 		f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 		if len(f) < 2 {
 			continue
 		}
 		parent, _ := strconv.Atoi(f[1])
-		all[pid] = process{parent, f[0] == "Z" || f[0] == "X"}
+		all[pid] = process{string(name), parent, f[0] == "Z" || f[0] == "X"}
 	}
 	return all
 }

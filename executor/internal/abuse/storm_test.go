@@ -23,7 +23,7 @@ import (
 // time after which a short test has seen enough.
 const (
 	storm      = 1000
-	shortStorm = 5 * time.Second
+	shortStorm = 3 * time.Second
 )
 
 // whole tells whether everything is asked for, however long it takes.
