@@ -40,7 +40,8 @@ type Config struct {
 	Version string
 	// CacheDir keeps what is made once for each toolchain, such as Go's compiled
 	// standard library, and which smoke tests passed. Empty: "crucible" in the
-	// user's cache folder; where there is none, a temporary folder.
+	// user's cache folder, or in /var/cache for root at the levels landlock and
+	// none; where there is none, a temporary folder.
 	CacheDir string
 	// LanguagesDir has YAML files of more languages. Empty: none.
 	LanguagesDir string
@@ -139,13 +140,20 @@ func (c Config) report(r lang.Report) {
 	c.OnLanguage(said)
 }
 
-// cacheDir returns the folder for caches, and what removes it again when it
-// is a temporary one.
-func (c Config) cacheDir() (dir string, remove func() error, err error) {
+// rootCache is where root has caches that programs read in place: they are
+// strangers to root's home.
+const rootCache = "/var/cache/crucible"
+
+// cacheDir returns the folder for caches, which programs read in place or not,
+// and what removes it again when it is a temporary one.
+func (c Config) cacheDir(inPlace bool) (dir string, remove func() error, err error) {
 	nothing := func() error { return nil }
 	if c.CacheDir != "" {
 		dir, err = filepath.Abs(c.CacheDir)
 		return dir, nothing, err
+	}
+	if inPlace && os.Geteuid() == 0 && os.MkdirAll(rootCache, 0o755) == nil {
+		return rootCache, nothing, nil
 	}
 	if user, err := os.UserCacheDir(); err == nil {
 		dir = filepath.Join(user, "crucible")

@@ -76,14 +76,15 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger, registry *promet
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	dir, remove, err := cfg.cacheDir()
+	inPlace := sandbox.OneTree(l.guard.Isolation().Level)
+	dir, remove, err := cfg.cacheDir(inPlace)
 	if err != nil {
 		return nil, fmt.Errorf("executor: a folder for caches: %w", err)
 	}
 	l.cleanup = remove
 	l.languages, err = lang.Start(lang.Options{
 		Dir: cfg.LanguagesDir, Only: cfg.Languages, CacheDir: dir, Remember: true, Sandbox: l.guard.Isolation().Level,
-		InPlace: sandbox.OneTree(l.guard.Isolation().Level),
+		InPlace: inPlace,
 		Prove:   l.proveLanguage, Retire: func(t *lang.Toolchain) { l.guard.Runner().Forget(t) },
 		Anew: cfg.OnLanguage != nil, Report: cfg.report, Logger: logger,
 	})
