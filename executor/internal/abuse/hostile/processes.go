@@ -125,16 +125,14 @@ var processes = map[string]program{
 			_, _ = call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0)
 			_, _ = call(unix.SYS_SETSID)
 			block()
-			for {
-			}
+			spin()
 		}
 	},
 	// Eight children that spin.
 	"spin-children": func([]string) {
 		for range 8 {
 			if pid, _ := fork(0); pid == 0 {
-				for {
-				}
+				spin()
 			}
 		}
 		forever()
@@ -224,6 +222,15 @@ func malformed() [][]byte {
 		head(func(b []byte) { b[64], b[64+32] = 3, 4 }), // an interpreter made of itself
 	}
 }
+
+// spin never ends, and never asks the kernel for anything.
+func spin() {
+	for {
+		spun++
+	}
+}
+
+var spun int
 
 // burn uses CPU time, without the runtime's help.
 func burn(d time.Duration) {

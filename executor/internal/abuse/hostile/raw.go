@@ -14,6 +14,7 @@ func pointer[T any](v *T) uintptr {
 	return uintptr(unsafe.Pointer(v))
 }
 
+//lint:ignore U1000 that something is assigned to it is its purpose
 var escaped any
 
 // text is the address of a string that ends in NUL.

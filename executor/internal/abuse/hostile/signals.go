@@ -15,8 +15,7 @@ var signals = map[string]program{
 	// Deaf to everything, and busy.
 	"ignore-signals": func([]string) {
 		block()
-		for {
-		}
+		spin()
 	},
 	"stop-self": func([]string) {
 		for {
