@@ -31,6 +31,11 @@ def fork(fd):
     import crucible_zygote as zygote
     sys.path.remove(here)
     fd = zygote.serve(fd)
+    # What is frozen is not collected: objects of the program would not see
+    # their __del__ at the end, if they lay in a __main__ from before.
+    main = type(sys)("__main__")
+    main.__dict__.update(sys.modules["__main__"].__dict__, __annotations__={})
+    sys.modules["__main__"] = main
     for name in set(sys.modules) - modules:
         del sys.modules[name]
     for name in set(sys.path_importer_cache) - importers:
