@@ -125,7 +125,7 @@ func TestARequestMayNameItsVersion(t *testing.T) {
 	o := newOwn(t)
 	o.install("default", "3.11.7")
 	o.install("old", "3.1.4")
-	o.write("own", "versions: {of: [old, none], tools: {own: ["+o.prefix+"/${version}/bin/own]}}")
+	o.write("own", "versions: {of: [old, none], tools: {own: ['"+o.prefix+"/${version}/bin/own']}}")
 	l := o.open("own")
 	require.Equal(t, []string{"3.11.7", "3.1.4"}, list(t, l, "own").Versions)
 	for range 3 { // some of them in boxes that were ready

@@ -96,11 +96,7 @@ func harden() error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("parent death signal: %w", err)
 	}
-	for sig := 1; sig <= 64; sig++ {
-		if sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) {
-			defaultAction(sig)
-		}
-	}
+	defaultActions()
 	unix.Umask(0o022)
 	// Inherited by the program: under host memory pressure it goes first. Raising
 	// one's own score needs no privilege, but a masked /proc may refuse the write.
@@ -117,11 +113,14 @@ type sigaction struct {
 	mask                     uint64
 }
 
-// defaultAction undoes the Go runtime's handler: PID 1 of a namespace never
+// defaultActions undoes the Go runtime's handlers: PID 1 of a namespace never
 // receives a signal whose action is the default, except from outside.
-func defaultAction(sig int) {
+func defaultActions() {
 	var act sigaction
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
+	for sig := uintptr(1); sig <= 64; sig++ {
+		// Of SIGKILL and SIGSTOP the kernel refuses it.
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
+	}
 }
 
 func preferForOOM() {

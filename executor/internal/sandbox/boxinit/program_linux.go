@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -147,5 +148,15 @@ func execute(cmd *wire.Command, processes uint64) error {
 			return err
 		}
 	}
+	freshSignals()
 	return syscall.Exec(path, cmd.Argv, cmd.Env)
+}
+
+// freshSignals gives the calling thread every signal at its default action and
+// none of them blocked: both outlive execve, and the C library of a race build
+// keeps two for itself.
+func freshSignals() {
+	defaultActions()
+	var none uint64
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&none)), 0, 8, 0, 0)
 }
