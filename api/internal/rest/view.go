@@ -62,6 +62,7 @@ type Result struct {
 	ArtifactsCut bool             `json:"artifacts_cut,omitempty"`
 	Language     eval.LanguageRef `json:"language"`
 	Isolation    eval.Isolation   `json:"isolation"`
+	Start        eval.Start       `json:"start,omitempty"`
 }
 
 // Phase is the compilation.
@@ -158,7 +159,7 @@ func viewResult(id eval.ID, r eval.Result) *Result {
 	url := outputPath(id, "")
 	v := &Result{
 		ArtifactsCut: r.ArtifactsCut,
-		Verdict:      r.Verdict, Cause: r.Cause, Usage: r.Usage, Explanation: r.Explanation, Language: r.Language, Isolation: r.Isolation,
+		Verdict:      r.Verdict, Cause: r.Cause, Usage: r.Usage, Explanation: r.Explanation, Language: r.Language, Isolation: r.Isolation, Start: r.Start,
 		Stdout: viewStream(r.Stdout, url("stdout")), Stderr: viewStream(r.Stderr, url("stderr")),
 	}
 	if c := r.Compile; c != nil {

@@ -169,7 +169,8 @@ func (r *Registry) replace(old, next *entry) {
 	if len(next.offered) > 0 {
 		r.opt.Logger.Info("language ready", "language", id, "versions", next.versions())
 	} else {
-		r.opt.Logger.Info("language not available", "language", id, "problem", next.problem)
+		// Most of the built-in ones are not installed anywhere: the lists tell.
+		r.opt.Logger.Debug("language not available", "language", id, "problem", next.problem)
 	}
 }
 
