@@ -21,8 +21,7 @@ func TestAResultIsShownWhole(t *testing.T) {
 // fields are the names that a struct has in JSON.
 func fields(of reflect.Type) []string {
 	var names []string
-	for i := range of.NumField() {
-		f := of.Field(i)
+	for f := range of.Fields() {
 		if f.Anonymous {
 			names = append(names, fields(f.Type)...)
 			continue
