@@ -103,15 +103,16 @@ func TestExecutorDies(t *testing.T) {
 	}
 }
 
-func executorDies(t *testing.T, cfg sandbox.Config) {
+// startVictim starts this test binary as an executor, in a folder and with
+// more variables, and returns it when a program runs in it.
+func startVictim(t *testing.T, dir string, env ...string) *exec.Cmd {
+	t.Helper()
 	exe, err := os.Open("/proc/self/exe")
 	require.NoError(t, err)
 	defer func() { _ = exe.Close() }()
-	dir, err := os.Getwd()
-	require.NoError(t, err)
 	cmd := &exec.Cmd{
 		Path: "/proc/self/fd/3", Args: []string{"sandbox.test", "-test.run=^TestExecutorDies$"},
-		Env: append(os.Environ(), victimEnv+"="+cmp.Or(cfg.Level, "strongest")), Dir: dir, ExtraFiles: []*os.File{exe}, Stderr: os.Stderr,
+		Env: append(os.Environ(), env...), Dir: dir, ExtraFiles: []*os.File{exe}, Stderr: os.Stderr,
 	}
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -123,6 +124,13 @@ func executorDies(t *testing.T, cfg sandbox.Config) {
 		_ = cmd.Wait()
 		skip(t, "no boxes here: "+line)
 	}
+	return cmd
+}
+
+func executorDies(t *testing.T, cfg sandbox.Config) {
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	cmd := startVictim(t, dir, victimEnv+"="+cmp.Or(cfg.Level, "strongest"))
 	family := descendants(t, cmd.Process.Pid)
 	require.GreaterOrEqual(t, len(family), 3, "launcher, init and program")
 	require.NoError(t, cmd.Process.Kill())
@@ -158,24 +166,8 @@ func descendants(t *testing.T, pid int) []int {
 // TestExecutorDiesWithoutNamespaces: the kernel ends nothing by itself then,
 // and init does it; the folders are removed by the next executor.
 func TestExecutorDiesWithoutNamespaces(t *testing.T) {
-	exe, err := os.Open("/proc/self/exe")
-	require.NoError(t, err)
-	defer func() { _ = exe.Close() }()
 	tmp := open755(t)
-	cmd := &exec.Cmd{
-		Path: "/proc/self/fd/3", Args: []string{"sandbox.test", "-test.run=^TestExecutorDies$"},
-		Env: append(os.Environ(), victimEnv+"="+sandbox.LevelLandlock, "TMPDIR="+tmp), Dir: "/", ExtraFiles: []*os.File{exe}, Stderr: os.Stderr,
-	}
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	require.NoError(t, err)
-	if !strings.HasPrefix(line, "running") {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		skip(t, "no boxes here: "+line)
-	}
+	cmd := startVictim(t, "/", victimEnv+"="+sandbox.LevelLandlock, "TMPDIR="+tmp)
 	var pids []int
 	for _, init := range processesNamed(t, wire.ConfinedArg) {
 		for _, program := range processesNamed(t, os.Getenv(payloadEnv)) {
