@@ -189,10 +189,17 @@ func (c *Catalog) Strongest() (level string, ok bool) {
 	return level, ok
 }
 
-// Find looks a language up by id or alias. While no executor was ever
-// reached every name is taken for a language: the executor decides then. A
-// name that is not known, or not available, is asked for once more.
+// Find looks a language up by id or alias. The first one asks the executors.
+// While none was ever reached every name is taken for a language: the
+// executor decides then. A name that is not known, or not available, is asked
+// for once more.
 func (c *Catalog) Find(ctx context.Context, name string) (eval.Language, bool) {
+	c.mu.Lock()
+	asked := c.states != nil
+	c.mu.Unlock()
+	if !asked {
+		c.States(ctx)
+	}
 	l, ok := c.find(name)
 	if !ok || !l.Offered() {
 		c.States(ctx)

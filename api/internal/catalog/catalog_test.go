@@ -73,10 +73,9 @@ func TestEveryNameIsALanguageUntilAnExecutorWasReached(t *testing.T) {
 
 	e.err = nil
 	again := catalog.New([]catalog.Executor{{Name: "a", Executor: e}})
-	again.States(t.Context())
 	l, ok := again.Find(t.Context(), "GoLang")
 	require.True(t, ok)
-	require.Equal(t, "go", l.ID)
+	require.Equal(t, "go", l.ID, "the first name asks the executors: an alias is an alias from the start")
 	_, ok = again.Find(t.Context(), "cobol")
 	require.False(t, ok)
 }
