@@ -223,7 +223,7 @@ func keyOf(id eval.ID) eval.Key { return eval.Key{Project: eval.DefaultProject, 
 // claim starts an attempt as a worker does.
 func (p *platform) claim(id eval.ID) eval.Lease {
 	p.t.Helper()
-	e, err := p.store.Claim(p.t.Context(), keyOf(id), "worker-1", time.Minute)
+	e, err := p.store.Claim(p.t.Context(), eval.ClaimRequest{Key: keyOf(id), Worker: "worker-1", Lease: time.Minute})
 	require.NoError(p.t, err)
 	return eval.Lease{Key: e.Key, Attempt: e.Attempt}
 }

@@ -33,7 +33,7 @@ type player struct {
 func (w *player) Enqueue(_ context.Context, d eval.Dispatch) error {
 	w.wg.Go(func() {
 		ctx := context.Background()
-		e, err := w.p.store.Claim(ctx, d.Key, "worker-1", time.Minute)
+		e, err := w.p.store.Claim(ctx, eval.ClaimRequest{Key: d.Key, Worker: "worker-1", Lease: time.Minute})
 		if err != nil {
 			return
 		}

@@ -52,7 +52,7 @@ func live(b *testing.B, s eval.Store, id string) {
 	e := evaluation(id)
 	_, _, err := s.Create(b.Context(), eval.Submission{Evaluations: []eval.Evaluation{e}})
 	require.NoError(b, err)
-	_, err = s.Claim(b.Context(), e.Key, "worker", 1e9)
+	_, err = s.Claim(b.Context(), eval.ClaimRequest{Key: e.Key, Worker: "worker", Lease: 1e9})
 	require.NoError(b, err)
 	_, err = s.Finish(b.Context(), eval.Lease{Key: e.Key, Attempt: 1}, eval.Outcome{Result: &eval.Result{
 		Verdict: eval.Accepted, Stdout: eval.Stream{Data: []byte("hello\n"), Bytes: 6}}})

@@ -18,7 +18,7 @@ func TestFilesOutliveTheProcess(t *testing.T) {
 	b := open(t, cfg)
 	create(t, b.Store, "a", "b", "c")
 	complete(t, b.Store, "a")
-	_, err := b.Store.Claim(t.Context(), evaluation("b").Key, "w", 1e9)
+	_, err := b.Store.Claim(t.Context(), eval.ClaimRequest{Key: evaluation("b").Key, Worker: "w", Lease: 1e9})
 	require.NoError(t, err)
 	_, err = b.Store.Finish(t.Context(), eval.Lease{Key: evaluation("b").Key, Attempt: 1}, eval.Outcome{Failure: &eval.Failure{Kind: eval.KindInvalid}})
 	require.NoError(t, err)

@@ -95,7 +95,9 @@ func drawOp(rt *rapid.T, project string) op {
 			return answer([]any{created, replayed}, err)
 		}}
 	case "claim":
-		return op{name, func(s eval.Store) any { return answer(s.Claim(ctx, key, "w", 3*time.Second)) }}
+		return op{name, func(s eval.Store) any {
+			return answer(s.Claim(ctx, eval.ClaimRequest{Key: key, Worker: "w", Lease: 3 * time.Second}))
+		}}
 	case "beat":
 		return op{name, func(s eval.Store) any { return answer(s.Beat(ctx, l, 3*time.Second)) }}
 	case "finish":

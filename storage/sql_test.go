@@ -67,7 +67,7 @@ func create(t testing.TB, s eval.Store, ids ...string) {
 func complete(t testing.TB, s eval.Store, id string) {
 	t.Helper()
 	key := evaluation(id).Key
-	e, err := s.Claim(t.Context(), key, "w", 1e9)
+	e, err := s.Claim(t.Context(), eval.ClaimRequest{Key: key, Worker: "w", Lease: 1e9})
 	require.NoError(t, err)
 	_, err = s.Finish(t.Context(), eval.Lease{Key: key, Attempt: e.Attempt}, eval.Outcome{Result: &eval.Result{Verdict: eval.Accepted}})
 	require.NoError(t, err)
@@ -80,7 +80,7 @@ func TestWhatHasEndedNeverChanges(t *testing.T) {
 		complete(t, b.Store, "done")
 		_, err := b.Store.Cancel(t.Context(), evaluation("cancelled").Key, "")
 		require.NoError(t, err)
-		e, err := b.Store.Claim(t.Context(), evaluation("failed").Key, "w", 1e9)
+		e, err := b.Store.Claim(t.Context(), eval.ClaimRequest{Key: evaluation("failed").Key, Worker: "w", Lease: 1e9})
 		require.NoError(t, err)
 		_, err = b.Store.Finish(t.Context(), eval.Lease{Key: e.Key, Attempt: 1}, eval.Outcome{Failure: &eval.Failure{Kind: eval.KindInvalid}})
 		require.NoError(t, err)

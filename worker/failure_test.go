@@ -214,9 +214,9 @@ func TestALostWorkersEvaluationRunsElsewhereAndItsLateResultIsDropped(t *testing
 func TestAnEvaluationThatKillsItsWorkersIsPoison(t *testing.T) {
 	r := newRig(t, task.RedisConfig{})
 	e := r.create("hello")
-	for range 2 { // two workers claim it and are never heard of again
+	for range eval.DefaultRules().PoisonAfter { // workers claim it and are never heard of again
 		r.until(e.Key, "it is queued", func(e eval.Evaluation) bool { return e.Status == eval.Queued })
-		_, err := r.store.Claim(context.Background(), e.Key, "dead", time.Microsecond)
+		_, err := r.store.Claim(context.Background(), eval.ClaimRequest{Key: e.Key, Worker: "dead", Lease: time.Microsecond})
 		require.NoError(t, err)
 		testkit.Eventually(t, func() bool {
 			reaped, err := r.store.Reap(context.Background(), 10)

@@ -120,11 +120,11 @@ func (f *faulty) away(down bool) error {
 	return nil
 }
 
-func (f *faulty) Claim(ctx context.Context, key eval.Key, worker string, lease time.Duration) (eval.Evaluation, error) {
+func (f *faulty) Claim(ctx context.Context, r eval.ClaimRequest) (eval.Evaluation, error) {
 	if err := f.away(false); err != nil {
 		return eval.Evaluation{}, err
 	}
-	e, err := f.Store.Claim(ctx, key, worker, lease)
+	e, err := f.Store.Claim(ctx, r)
 	if err == nil && f.claimMute.CompareAndSwap(true, false) {
 		return eval.Evaluation{}, f.away(true)
 	}
@@ -145,11 +145,11 @@ func (f *faulty) Finish(ctx context.Context, l eval.Lease, o eval.Outcome) (eval
 	return f.Store.Finish(ctx, l, o)
 }
 
-func (f *faulty) Due(ctx context.Context, limit int, again time.Duration) ([]eval.Dispatch, error) {
+func (f *faulty) Due(ctx context.Context, r eval.DueRequest) ([]eval.Dispatch, error) {
 	if err := f.away(false); err != nil {
 		return nil, err
 	}
-	return f.Store.Due(ctx, limit, again)
+	return f.Store.Due(ctx, r)
 }
 
 func (f *faulty) Reap(ctx context.Context, limit int) ([]eval.Evaluation, error) {

@@ -21,6 +21,7 @@ type Evaluation struct {
 	Spec    Spec   `json:"spec"`
 	BatchID string `json:"batch_id,omitempty"` // set on each member of a batch
 	RetryOf ID     `json:"retry_of,omitempty"` // the failed evaluation that this one runs again
+	Client  string `json:"client,omitempty"`   // who submitted it: the name of its API key; "" where there are no keys
 
 	Status  Status  `json:"status"`
 	Verdict Verdict `json:"verdict,omitempty"` // completed only
@@ -33,8 +34,10 @@ type Evaluation struct {
 
 	Attempt     int    `json:"attempt"`      // grows with each claim; fences late workers
 	Tries       int    `json:"tries"`        // attempts that count against the retry policy
-	Lost        int    `json:"lost"`         // attempts whose worker vanished
+	Lost        int    `json:"lost"`         // attempts whose worker or executor vanished
+	LostAlone   int    `json:"lost_alone"`   // of those, the ones in which nothing else ran there: its own doing
 	DispatchSeq int    `json:"dispatch_seq"` // how often it has entered the queue
+	Turn        int64  `json:"turn"`         // its place among those that wait, see fair.go
 	EventSeq    int64  `json:"event_seq"`    // its last event's number
 	Worker      string `json:"worker,omitempty"`
 	Executor    string `json:"executor,omitempty"`
@@ -44,6 +47,8 @@ type Evaluation struct {
 	StartedAt         *time.Time `json:"started_at,omitempty"` // of the last attempt
 	FinishedAt        *time.Time `json:"finished_at,omitempty"`
 	NextDispatchAt    *time.Time `json:"next_dispatch_at,omitempty"` // queued only: when the reconciler looks again
+	DispatchedAt      *time.Time `json:"dispatched_at,omitempty"`    // queued only: when it was last handed to the queue; nil: it waits in the store
+	ExpiresAt         *time.Time `json:"expires_at,omitempty"`       // when it fails unless it has ended
 	LeaseUntil        *time.Time `json:"lease_until,omitempty"`      // running only
 	CancelRequestedAt *time.Time `json:"cancel_requested_at,omitempty"`
 
@@ -108,7 +113,10 @@ type Attempt struct {
 	FinishedAt *time.Time     `json:"finished_at,omitempty"`
 	Outcome    AttemptOutcome `json:"outcome"`
 	Failure    *Failure       `json:"failure,omitempty"`
-	WallMS     float64        `json:"wall_ms,omitempty"` // of the program, where it ran
+	Alone      bool           `json:"alone,omitempty"`       // nothing else ran at its worker and executor, to find out who takes them down
+	Counted    bool           `json:"counted,omitempty"`     // it is a try in the sense of the retry policy
+	NextTryAt  *time.Time     `json:"next_try_at,omitempty"` // when the next attempt may begin, if there is to be one
+	WallMS     float64        `json:"wall_ms,omitempty"`     // of the program, where it ran
 	CPUMS      float64        `json:"cpu_ms,omitempty"`
 	MemoryPeak int64          `json:"memory_peak_bytes,omitempty"`
 }

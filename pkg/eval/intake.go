@@ -31,7 +31,7 @@ func (s Submission) Accept(now time.Time, rules Rules) ([]Change, error) {
 }
 
 func fresh(e Evaluation) Evaluation {
-	e = Evaluation{Key: e.Key, Spec: e.Spec, BatchID: e.BatchID, RetryOf: e.RetryOf, Trace: e.Trace}
+	e = Evaluation{Key: e.Key, Spec: e.Spec, BatchID: e.BatchID, RetryOf: e.RetryOf, Client: e.Client, Trace: e.Trace}
 	if e.Spec.RunAt != nil {
 		e.Spec.RunAt = ptr(StoreTime(*e.Spec.RunAt))
 	}
@@ -65,6 +65,7 @@ func (s Submission) validate() error {
 		check(at+"project", e.Project)
 		check(at+"id", string(e.ID))
 		check(at+"batch_id", e.BatchID)
+		check(at+"client", e.Client)
 		check(at+"trace", e.Trace)
 		check(at+"language", e.Spec.Language)
 		for j, tag := range e.Spec.Tags {
@@ -113,7 +114,7 @@ func (e Evaluation) Again(id ID, now time.Time, rules Rules) (Change, error) {
 	if e.Status != Failed {
 		return Change{}, e.conflict("cannot be retried")
 	}
-	s := Submission{Evaluations: []Evaluation{{Key: Key{e.Project, id}, Spec: e.Spec, RetryOf: e.ID}}}
+	s := Submission{Evaluations: []Evaluation{{Key: Key{e.Project, id}, Spec: e.Spec, RetryOf: e.ID, Client: e.Client}}}
 	changes, err := s.Accept(now, rules)
 	if err != nil {
 		return Change{}, err

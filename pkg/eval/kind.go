@@ -27,6 +27,8 @@ const (
 	KindIsolation    Kind = "isolation"            // the sandbox is weaker than asked for
 	KindSandbox      Kind = "sandbox"              // the sandbox could not start or broke; not the program's doing
 	KindStopping     Kind = "stopping"             // this service is shutting down
+	KindExecutorLost Kind = "executor_lost"        // the executor vanished in the middle of a run
+	KindExpired      Kind = "expired"              // its deadline, expires_in, has passed
 	KindPoison       Kind = "poison"               // the evaluation took its worker down too often
 	KindInternal     Kind = "internal"             // a bug, or something nobody thought of
 )
@@ -72,6 +74,8 @@ var kinds = []KindInfo{
 	{KindUnavailable, 503, "Unavailable", RetryCounted},
 	{KindIsolation, 503, "Isolation is weaker than asked for", RetryCounted},
 	{KindStopping, 503, "Shutting down", RetryAtOnce},
+	{KindExecutorLost, 503, "The executor was lost", RetryCounted},
+	{KindExpired, 504, "The deadline has passed", RetryNever},
 }
 
 var kindByName = func() map[Kind]KindInfo {

@@ -10,15 +10,29 @@ type Rules struct {
 	// FirstLook is how long after a dispatch the reconciler checks that a
 	// queued evaluation is still in the queue.
 	FirstLook time.Duration
-	// PoisonAfter fails an evaluation that lost this many workers.
+	// PoisonAfter fails an evaluation that took down this many workers or
+	// executors while nothing else ran there.
 	PoisonAfter int
+	// MaxLost fails an evaluation whose worker or executor vanished this
+	// often, whoever is to blame.
+	MaxLost int
+	// Window is how many evaluations of one priority wait in the queue at
+	// once; the others wait in the store, where the next is chosen fairly.
+	Window int
+	// AgeAfter is how long an evaluation waits until it is dispatched at the
+	// next higher priority.
+	AgeAfter time.Duration
+	// MaxRunning bounds the evaluations of one client that run at once. 0: no bound.
+	MaxRunning int
 	// FullFor is the age at which waiting for a free slot ends in failure.
 	FullFor time.Duration
 }
 
 // DefaultRules returns the rules that crucible starts with.
 func DefaultRules() Rules {
-	return Rules{FirstLook: 5 * time.Second, PoisonAfter: 2, FullFor: 24 * time.Hour}
+	return Rules{
+		FirstLook: 5 * time.Second, PoisonAfter: 3, MaxLost: 10, Window: 64, AgeAfter: time.Minute, FullFor: 24 * time.Hour,
+	}
 }
 
 // Change is what one operation did to one evaluation. A store writes all of
@@ -47,21 +61,38 @@ func Accept(e Evaluation, now time.Time, rules Rules) Change {
 	if e.Spec.RunAt != nil && e.Spec.RunAt.After(now) {
 		next = *e.Spec.RunAt
 	}
-	e.NextDispatchAt = &next
+	e.NextDispatchAt, e.DispatchedAt = &next, &now
+	if e.Spec.ExpiresIn > 0 {
+		from := now
+		if e.Spec.RunAt != nil && e.Spec.RunAt.After(now) {
+			from = *e.Spec.RunAt
+		}
+		e.ExpiresAt = ptr(StoreTime(from.Add(time.Duration(e.Spec.ExpiresIn))))
+	}
 	return e.changed(EventQueued, now, "")
 }
 
-// Claim gives a queued evaluation to a worker until now + lease.
-// Any other status is a KindConflict error that carries the status.
-func (e Evaluation) Claim(worker string, lease time.Duration, now time.Time) (Change, error) {
+// Suspect reports whether a worker or an executor has vanished while it ran
+// this evaluation. It then runs alone, so that it takes no other down with it
+// and so that the blame is certain.
+func (e Evaluation) Suspect() bool { return e.Lost > 0 }
+
+// Claim gives a queued evaluation to a worker until now + lease. Any other
+// status, and a dispatch that was replaced by a later one, is a KindConflict
+// error that carries the status.
+func (e Evaluation) Claim(r ClaimRequest, now time.Time) (Change, error) {
 	if e.Status != Queued {
 		return Change{}, e.conflict("cannot be claimed")
 	}
-	e.Status, e.Worker, e.Executor, e.Failure = Running, worker, "", nil
+	if r.Seq != 0 && r.Seq != e.DispatchSeq {
+		return Change{}, &Error{Kind: KindConflict, Status: e.Status,
+			Message: fmt.Sprintf("dispatch %d of evaluation %s was replaced by dispatch %d", r.Seq, e.ID, e.DispatchSeq)}
+	}
+	e.Status, e.Worker, e.Executor, e.Failure = Running, r.Worker, "", nil
 	e.Attempt++
-	e.StartedAt, e.LeaseUntil, e.NextDispatchAt = &now, ptr(StoreTime(now.Add(lease))), nil
+	e.StartedAt, e.LeaseUntil, e.NextDispatchAt, e.DispatchedAt = &now, ptr(StoreTime(now.Add(r.Lease))), nil, nil
 	c := e.changed(EventRunning, now, "")
-	c.Attempt = &Attempt{Key: e.Key, Number: e.Attempt, Worker: worker, StartedAt: now, Outcome: AttemptRunning}
+	c.Attempt = &Attempt{Key: e.Key, Number: e.Attempt, Worker: r.Worker, StartedAt: now, Outcome: AttemptRunning, Alone: r.Alone}
 	return c, nil
 }
 
@@ -154,6 +185,16 @@ func (e Evaluation) Reap(attempt Attempt, now time.Time, rnd float64, rules Rule
 	return c, true
 }
 
+// Expire fails a queued evaluation whose deadline has passed. ok is false
+// when it has not.
+func (e Evaluation) Expire(now time.Time) (c Change, ok bool) {
+	if e.Status != Queued || e.ExpiresAt == nil || e.ExpiresAt.After(now) {
+		return Change{}, false
+	}
+	e.Failure = &Failure{KindExpired, fmt.Sprintf("it had not ended %s after it was due to run; give expires_in more time, or ask for less at once", e.Spec.ExpiresIn)}
+	return e.end(Failed, now, e.Failure.Message), true
+}
+
 // failed decides between another try and the end, by the table of kinds and
 // the evaluation's retry policy.
 func (e Evaluation) failed(f Failure, after time.Duration, now time.Time, rnd float64, rules Rules) Change {
@@ -187,7 +228,7 @@ func (e Evaluation) failed(f Failure, after time.Duration, now time.Time, rnd fl
 }
 
 func (e Evaluation) end(s Status, now time.Time, why string) Change {
-	e.Status, e.FinishedAt, e.NextDispatchAt, e.LeaseUntil = s, &now, nil, nil
+	e.Status, e.FinishedAt, e.NextDispatchAt, e.DispatchedAt, e.LeaseUntil = s, &now, nil, nil, nil
 	c := e.changed(map[Status]EventType{Completed: EventCompleted, Failed: EventFailed, Cancelled: EventCancelled}[s], now, why)
 	if s == Failed {
 		c.DeadLetter = &DeadLetter{Key: e.Key, Language: e.Spec.Language, Failure: *e.Failure, Attempts: e.Attempt, FailedAt: now}

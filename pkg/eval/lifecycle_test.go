@@ -20,7 +20,7 @@ func accepted(t interface{ Helper() }, spec eval.Spec) eval.Evaluation {
 // claimed returns a running evaluation and the attempt's row.
 func claimed(t *testing.T, e eval.Evaluation, now time.Time) (eval.Evaluation, eval.Attempt) {
 	t.Helper()
-	c, err := e.Claim("w1", 15*time.Second, now)
+	c, err := e.Claim(eval.ClaimRequest{Worker: "w1", Lease: 15 * time.Second}, now)
 	require.NoError(t, err)
 	return c.Evaluation, *c.Attempt
 }
@@ -52,7 +52,7 @@ func TestClaimOnlyWhenQueued(t *testing.T) {
 	require.Nil(t, e.NextDispatchAt)
 	require.Equal(t, eval.AttemptRunning, attempt.Outcome)
 
-	_, err := e.Claim("w2", time.Second, start)
+	_, err := e.Claim(eval.ClaimRequest{Worker: "w2", Lease: time.Second}, start)
 	require.True(t, eval.IsKind(err, eval.KindConflict), err)
 }
 
@@ -187,6 +187,8 @@ func TestReap(t *testing.T) {
 	require.Equal(t, eval.AttemptLost, c.Attempt.Outcome)
 
 	t.Run("a second lost worker makes it poison", func(t *testing.T) {
+		rules := rules
+		rules.PoisonAfter = 2
 		e, attempt := claimed(t, c.Evaluation, later)
 		c, ok := e.Reap(attempt, later.Add(15*time.Second), 0, rules)
 		require.True(t, ok)
@@ -237,7 +239,7 @@ func TestNoPathLeavesTheTable(t *testing.T) {
 			var err error
 			switch rapid.SampledFrom([]string{"claim", "beat", "finish", "fail", "cancel", "reap"}).Draw(t, "op") {
 			case "claim":
-				c, err = e.Claim("w", 15*time.Second, now)
+				c, err = e.Claim(eval.ClaimRequest{Worker: "w", Lease: 15 * time.Second}, now)
 			case "beat":
 				c, err = e.Beat(rapid.IntRange(0, e.Attempt+1).Draw(t, "attempt"), 15*time.Second, now)
 			case "finish":

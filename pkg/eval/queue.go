@@ -12,11 +12,14 @@ type Dispatch struct {
 	Priority Priority  `json:"priority"`
 	RunAt    time.Time `json:"run_at,omitzero"`
 	Trace    string    `json:"trace,omitempty"`
+	// Alone asks the worker to run nothing else beside it: see
+	// [Evaluation.Suspect].
+	Alone bool `json:"alone,omitempty"`
 }
 
 // Dispatch returns the evaluation's current dispatch.
 func (e Evaluation) Dispatch() Dispatch {
-	d := Dispatch{Key: e.Key, Seq: e.DispatchSeq, Priority: e.Spec.Priority, Trace: e.Trace}
+	d := Dispatch{Key: e.Key, Seq: e.DispatchSeq, Priority: e.Spec.Priority, Trace: e.Trace, Alone: e.Suspect()}
 	if e.Spec.RunAt != nil {
 		d.RunAt = *e.Spec.RunAt
 	}

@@ -14,6 +14,9 @@ type Request struct {
 	// Client is for whom the program runs, at most MaxClientBytes: programs of
 	// different clients share no interpreter. Empty: one client without a name.
 	Client string `json:"client,omitempty"`
+	// Exclusive asks for a run beside which no other runs: see
+	// [Evaluation.Suspect].
+	Exclusive bool `json:"exclusive,omitempty"`
 	Program
 }
 

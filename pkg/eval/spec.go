@@ -82,6 +82,11 @@ type Spec struct {
 	RetryPolicy string     `json:"retry_policy,omitempty"` // one of RetryPolicies; default: default
 	Tags        []string   `json:"tags,omitempty"`
 	RunAt       *time.Time `json:"run_at,omitempty"` // not before this time
+	// ExpiresIn fails the evaluation when it has not ended this long after it
+	// was accepted, or after RunAt. 0: never.
+	ExpiresIn Duration `json:"expires_in,omitempty"`
+	// CallbackURL gets the evaluation when it has ended.
+	CallbackURL string `json:"callback_url,omitempty"`
 }
 
 // Priority names the queue that an evaluation waits in.

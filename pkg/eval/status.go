@@ -32,6 +32,7 @@ func Transitions() []Transition {
 		{"", Queued, EventQueued, "accepted"},
 		{Queued, Running, EventRunning, "claimed by a worker: attempt n+1, lease"},
 		{Queued, Cancelled, EventCancelled, "cancelled before it started"},
+		{Queued, Failed, EventFailed, "its deadline passed before it started"},
 		{Running, Running, EventCancelRequested, "cancel asked for; the worker is told"},
 		{Running, Queued, EventRequeued, "lease lost, or a platform failure that may be retried"},
 		{Running, Completed, EventCompleted, "the program ran"},

@@ -22,7 +22,7 @@ type Store interface {
 
 // Submission is what one request accepts: one evaluation or a batch.
 type Submission struct {
-	Evaluations []Evaluation `json:"evaluations"` // Key, Spec, and optionally BatchID and Trace; the rest is set by the store
+	Evaluations []Evaluation `json:"evaluations"` // Key, Spec, and optionally BatchID, Client and Trace; the rest is set by the store
 	// IdempotencyKey, when not empty, makes the same submission within a day
 	// return the evaluations of the first one. Fingerprint tells whether it
 	// is the same: a hash of the request.
@@ -103,12 +103,22 @@ type Lease struct {
 	Attempt int `json:"attempt"`
 }
 
+// ClaimRequest says who takes which dispatch of an evaluation.
+type ClaimRequest struct {
+	Key
+	Seq    int           `json:"seq,omitempty"` // of the dispatch; 0 takes any
+	Worker string        `json:"worker"`
+	Lease  time.Duration `json:"lease"`           // nanoseconds
+	Alone  bool          `json:"alone,omitempty"` // nothing else runs at this worker
+}
+
 // Leaser is what a worker needs.
 type Leaser interface {
 	// Claim changes queued to running for this worker and returns the whole
 	// evaluation, with its new attempt. KindNotFound; KindConflict with the
-	// status when it is not queued: a stale or double dispatch.
-	Claim(ctx context.Context, key Key, worker string, lease time.Duration) (Evaluation, error)
+	// status when it is not queued, or when the dispatch has been replaced by
+	// a later one: a stale or double dispatch.
+	Claim(ctx context.Context, r ClaimRequest) (Evaluation, error)
 	// Beat extends the lease and says whether a cancel was asked for.
 	// KindLeaseLost: stop the run and drop its result.
 	Beat(ctx context.Context, l Lease, lease time.Duration) (Beat, error)
@@ -129,15 +139,28 @@ type Beat struct {
 // Scheduler is what the reconciler needs. It looks over all projects, and
 // several may run at once: no evaluation is handed to two at the same time.
 type Scheduler interface {
-	// Due returns queued evaluations whose NextDispatchAt has come, the most
-	// overdue first, at most limit, and sets it to now + again.
-	Due(ctx context.Context, limit int, again time.Duration) ([]Dispatch, error)
+	// Due returns queued evaluations that are to be handed to the queue now,
+	// notes that they were, and sets their NextDispatchAt to now + Again.
+	Due(ctx context.Context, r DueRequest) ([]Dispatch, error)
 	// Reap takes evaluations from workers whose lease has run out, at most
 	// limit, and returns them as they are now.
 	Reap(ctx context.Context, limit int) ([]Evaluation, error)
+	// Expire fails queued evaluations whose ExpiresAt has passed, at most
+	// limit, and returns them as they are now. Running ones are ended by
+	// their workers.
+	Expire(ctx context.Context, limit int) ([]Evaluation, error)
 	// Rewind makes every queued evaluation due now, except those whose
 	// run_at has not come, and returns how many: for when the queue was lost.
 	Rewind(ctx context.Context) (int, error)
+}
+
+// DueRequest says how many evaluations the queue may take.
+type DueRequest struct {
+	Limit int           `json:"limit"` // of one answer
+	Again time.Duration `json:"again"` // nanoseconds until one that was handed out is handed out again
+	// Window is how many evaluations of one priority may wait in the queue at
+	// once; the others wait in the store. 0 is [Rules.Window].
+	Window int `json:"window,omitempty"`
 }
 
 // DeadLetters is the list of evaluations that the platform gave up on.

@@ -74,6 +74,9 @@ func (p Policy) Validate(s Spec, now time.Time, known func(string) (Language, bo
 	} else {
 		wrong("retry_policy", "%q is not one of default, aggressive, conservative, quota_exceeded", clip(s.RetryPolicy))
 	}
+	if s.ExpiresIn < 0 || s.ExpiresIn > Duration(p.MaxRunAhead) {
+		wrong("expires_in", "is %s; it must be between 0s, which is never, and %s", s.ExpiresIn, p.MaxRunAhead)
+	}
 	validateTags(s.Tags, wrong)
 	if s.RunAt != nil && s.RunAt.After(now.Add(p.MaxRunAhead)) {
 		wrong("run_at", "is more than %s ahead", p.MaxRunAhead)

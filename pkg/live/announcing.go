@@ -2,7 +2,6 @@ package live
 
 import (
 	"context"
-	"time"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
@@ -62,8 +61,8 @@ func (a *announcing) Cancel(ctx context.Context, key eval.Key, reason string) (e
 	return e, err
 }
 
-func (a *announcing) Claim(ctx context.Context, key eval.Key, worker string, lease time.Duration) (eval.Evaluation, error) {
-	e, err := a.Store.Claim(ctx, key, worker, lease)
+func (a *announcing) Claim(ctx context.Context, r eval.ClaimRequest) (eval.Evaluation, error) {
+	e, err := a.Store.Claim(ctx, r)
 	if err == nil {
 		a.announce(ctx, e)
 	}
@@ -80,10 +79,14 @@ func (a *announcing) Finish(ctx context.Context, l eval.Lease, o eval.Outcome) (
 
 func (a *announcing) Reap(ctx context.Context, limit int) ([]eval.Evaluation, error) {
 	reaped, err := a.Store.Reap(ctx, limit)
-	if err == nil {
-		a.announce(ctx, reaped...)
-	}
+	a.announce(ctx, reaped...) // each is written by itself, so some may be when others failed
 	return reaped, err
+}
+
+func (a *announcing) Expire(ctx context.Context, limit int) ([]eval.Evaluation, error) {
+	expired, err := a.Store.Expire(ctx, limit)
+	a.announce(ctx, expired...)
+	return expired, err
 }
 
 func (a *announcing) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Evaluation, error) {

@@ -135,7 +135,7 @@ func TestEveryChangeIsAnnounced(t *testing.T) {
 	_, _, err = store.Create(t.Context(), eval.Submission{Evaluations: []eval.Evaluation{{Key: key, Spec: eval.Spec{Program: eval.Program{Language: "python"}}}}})
 	require.NoError(t, err)
 	heard(eval.Queued, false)
-	_, err = store.Claim(t.Context(), key, "w", time.Hour)
+	_, err = store.Claim(t.Context(), eval.ClaimRequest{Key: key, Worker: "w", Lease: time.Hour})
 	require.NoError(t, err)
 	heard(eval.Running, false)
 	_, err = store.Cancel(t.Context(), key, "")

@@ -13,7 +13,7 @@ func clone(e eval.Evaluation) eval.Evaluation {
 	e.Spec = cloneSpec(e.Spec)
 	e.Result = cloneResult(e.Result)
 	e.Failure = clonePointer(e.Failure)
-	for _, at := range []**time.Time{&e.StartedAt, &e.FinishedAt, &e.NextDispatchAt, &e.LeaseUntil, &e.CancelRequestedAt} {
+	for _, at := range []**time.Time{&e.StartedAt, &e.FinishedAt, &e.NextDispatchAt, &e.DispatchedAt, &e.ExpiresAt, &e.LeaseUntil, &e.CancelRequestedAt} {
 		*at = clonePointer(*at)
 	}
 	return e

@@ -10,9 +10,9 @@ import (
 )
 
 // Claim implements [eval.Leaser].
-func (s *Store) Claim(ctx context.Context, key eval.Key, worker string, lease time.Duration) (eval.Evaluation, error) {
-	return s.change(ctx, key, key.Missing(), func(r *record, now time.Time) (eval.Change, error) {
-		return r.eval.Claim(worker, lease, now)
+func (s *Store) Claim(ctx context.Context, req eval.ClaimRequest) (eval.Evaluation, error) {
+	return s.change(ctx, req.Key, req.Missing(), func(r *record, now time.Time) (eval.Change, error) {
+		return r.eval.Claim(req, now)
 	})
 }
 
@@ -46,23 +46,23 @@ func (s *Store) Finish(ctx context.Context, l eval.Lease, o eval.Outcome) (eval.
 }
 
 // Due implements [eval.Scheduler].
-func (s *Store) Due(ctx context.Context, limit int, again time.Duration) ([]eval.Dispatch, error) {
+func (s *Store) Due(ctx context.Context, req eval.DueRequest) ([]eval.Dispatch, error) {
 	if err := ended(ctx); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	due := first(s.queued, limit, now, func(e eval.Evaluation) *time.Time { return e.NextDispatchAt })
+	due := first(s.queued, req.Limit, now, func(e eval.Evaluation) *time.Time { return e.NextDispatchAt })
 	if len(due) == 0 {
 		return nil, nil
 	}
-	next := eval.StoreTime(now.Add(again))
+	next := eval.StoreTime(now.Add(req.Again))
 	changes := make([]eval.Change, len(due))
 	dispatches := make([]eval.Dispatch, len(due))
 	for i, r := range due {
 		changes[i].Evaluation = r.eval
-		changes[i].Evaluation.NextDispatchAt = &next
+		changes[i].Evaluation.NextDispatchAt, changes[i].Evaluation.DispatchedAt = &next, &now
 		dispatches[i] = r.eval.Dispatch()
 	}
 	if err := s.write(ctx, changes, nil); err != nil {
@@ -87,24 +87,40 @@ func first(from map[eval.Key]*record, limit int, now time.Time, at func(eval.Eva
 
 // Reap implements [eval.Scheduler].
 func (s *Store) Reap(ctx context.Context, limit int) ([]eval.Evaluation, error) {
+	return s.overdue(ctx, s.running, limit, func(e eval.Evaluation) *time.Time { return e.LeaseUntil },
+		func(r *record, now time.Time) (eval.Change, bool) {
+			return r.eval.Reap(r.attempts[r.eval.Attempt-1], now, jitter(), s.options.Rules)
+		})
+}
+
+// Expire implements [eval.Scheduler].
+func (s *Store) Expire(ctx context.Context, limit int) ([]eval.Evaluation, error) {
+	return s.overdue(ctx, s.queued, limit, func(e eval.Evaluation) *time.Time { return e.ExpiresAt },
+		func(r *record, now time.Time) (eval.Change, bool) { return r.eval.Expire(now) })
+}
+
+// overdue changes evaluations whose time is over.
+func (s *Store) overdue(ctx context.Context, from map[eval.Key]*record, limit int, at func(eval.Evaluation) *time.Time,
+	fn func(r *record, now time.Time) (eval.Change, bool),
+) ([]eval.Evaluation, error) {
 	if err := ended(ctx); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	var reaped []eval.Evaluation
-	for _, r := range first(s.running, limit, now, func(e eval.Evaluation) *time.Time { return e.LeaseUntil }) {
-		c, ok := r.eval.Reap(r.attempts[r.eval.Attempt-1], now, jitter(), s.options.Rules)
+	var changed []eval.Evaluation
+	for _, r := range first(from, limit, now, at) {
+		c, ok := fn(r, now)
 		if !ok {
 			continue
 		}
 		if err := s.write(ctx, []eval.Change{c}, nil); err != nil {
-			return reaped, err
+			return changed, err
 		}
-		reaped = append(reaped, clone(c.Evaluation))
+		changed = append(changed, clone(c.Evaluation))
 	}
-	return reaped, nil
+	return changed, nil
 }
 
 // Rewind implements [eval.Scheduler].

@@ -166,8 +166,8 @@ func (s *Store) Stats(ctx context.Context, project string) (eval.Stats, error) {
 }
 
 // Claim implements [eval.Leaser].
-func (s *Store) Claim(ctx context.Context, key eval.Key, worker string, lease time.Duration) (eval.Evaluation, error) {
-	return do[eval.Evaluation](ctx, s, "claim", ClaimRequest{key, worker, lease})
+func (s *Store) Claim(ctx context.Context, r eval.ClaimRequest) (eval.Evaluation, error) {
+	return do[eval.Evaluation](ctx, s, "claim", r)
 }
 
 // Beat implements [eval.Leaser].
@@ -181,13 +181,18 @@ func (s *Store) Finish(ctx context.Context, l eval.Lease, o eval.Outcome) (eval.
 }
 
 // Due implements [eval.Scheduler].
-func (s *Store) Due(ctx context.Context, limit int, again time.Duration) ([]eval.Dispatch, error) {
-	return do[[]eval.Dispatch](ctx, s, "due", DueRequest{limit, again})
+func (s *Store) Due(ctx context.Context, r eval.DueRequest) ([]eval.Dispatch, error) {
+	return do[[]eval.Dispatch](ctx, s, "due", r)
 }
 
 // Reap implements [eval.Scheduler].
 func (s *Store) Reap(ctx context.Context, limit int) ([]eval.Evaluation, error) {
-	return do[[]eval.Evaluation](ctx, s, "reap", ReapRequest{limit})
+	return do[[]eval.Evaluation](ctx, s, "reap", LimitRequest{limit})
+}
+
+// Expire implements [eval.Scheduler].
+func (s *Store) Expire(ctx context.Context, limit int) ([]eval.Evaluation, error) {
+	return do[[]eval.Evaluation](ctx, s, "expire", LimitRequest{limit})
 }
 
 // Rewind implements [eval.Scheduler].

@@ -48,12 +48,6 @@ type (
 	StatsRequest struct {
 		Project string `json:"project"`
 	}
-	// ClaimRequest asks for claim.
-	ClaimRequest struct {
-		eval.Key
-		Worker string        `json:"worker"`
-		Lease  time.Duration `json:"lease"` // nanoseconds
-	}
 	// BeatRequest asks for beat.
 	BeatRequest struct {
 		eval.Lease
@@ -64,13 +58,8 @@ type (
 		Lease   eval.Lease   `json:"lease"`
 		Outcome eval.Outcome `json:"outcome"`
 	}
-	// DueRequest asks for due.
-	DueRequest struct {
-		Limit int           `json:"limit"`
-		Again time.Duration `json:"again"` // nanoseconds
-	}
-	// ReapRequest asks for reap.
-	ReapRequest struct {
+	// LimitRequest asks for reap and expire.
+	LimitRequest struct {
 		Limit int `json:"limit"`
 	}
 	// RetryRequest asks for retry.

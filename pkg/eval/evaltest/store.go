@@ -112,7 +112,7 @@ func (f *fixture) create(edit ...func(*eval.Evaluation)) eval.Evaluation {
 
 func (f *fixture) claim(key eval.Key) (eval.Evaluation, eval.Lease) {
 	f.Helper()
-	e, err := f.Claim(f.ctx, key, worker, lease)
+	e, err := f.Claim(f.ctx, eval.ClaimRequest{Key: key, Worker: worker, Lease: lease})
 	require.NoError(f, err)
 	return e, eval.Lease{Key: key, Attempt: e.Attempt}
 }

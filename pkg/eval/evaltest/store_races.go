@@ -35,7 +35,7 @@ func testRaces(t *testing.T, open OpenStore) {
 				e := f.create()
 				var won atomic.Int32
 				together(8, func(i int) {
-					_, err := f.Claim(f.ctx, e.Key, fmt.Sprint("worker-", i), lease)
+					_, err := f.Claim(f.ctx, eval.ClaimRequest{Key: e.Key, Worker: fmt.Sprint("worker-", i), Lease: lease})
 					if err == nil {
 						won.Add(1)
 						return
@@ -56,7 +56,7 @@ func testRaces(t *testing.T, open OpenStore) {
 			seen := map[eval.ID]int{}
 			together(4, func(int) {
 				for range 20 {
-					due, err := f.Due(f.ctx, 5, time.Hour)
+					due, err := f.Due(f.ctx, eval.DueRequest{Limit: 5, Again: time.Hour})
 					if !assert.NoError(f, err) {
 						return
 					}
@@ -217,12 +217,15 @@ func TestUnreachable(t *testing.T, s eval.Store) {
 		"Feed":     func() error { _, err := s.Feed(ctx, key.Project, 0, 1); return err },
 		"Attempts": func() error { _, err := s.Attempts(ctx, key); return err },
 		"Stats":    func() error { _, err := s.Stats(ctx, key.Project); return err },
-		"Claim":    func() error { _, err := s.Claim(ctx, key, worker, lease); return err },
-		"Beat":     func() error { _, err := s.Beat(ctx, eval.Lease{Key: key, Attempt: 1}, lease); return err },
-		"Finish":   func() error { _, err := s.Finish(ctx, eval.Lease{Key: key, Attempt: 1}, accepted("")); return err },
-		"Due":      func() error { _, err := s.Due(ctx, 1, lease); return err },
-		"Reap":     func() error { _, err := s.Reap(ctx, 1); return err },
-		"Rewind":   func() error { _, err := s.Rewind(ctx); return err },
+		"Claim": func() error {
+			_, err := s.Claim(ctx, eval.ClaimRequest{Key: key, Worker: worker, Lease: lease})
+			return err
+		},
+		"Beat":   func() error { _, err := s.Beat(ctx, eval.Lease{Key: key, Attempt: 1}, lease); return err },
+		"Finish": func() error { _, err := s.Finish(ctx, eval.Lease{Key: key, Attempt: 1}, accepted("")); return err },
+		"Due":    func() error { _, err := s.Due(ctx, eval.DueRequest{Limit: 1, Again: lease}); return err },
+		"Reap":   func() error { _, err := s.Reap(ctx, 1); return err },
+		"Rewind": func() error { _, err := s.Rewind(ctx); return err },
 		"ListDeadLetters": func() error {
 			_, err := s.ListDeadLetters(ctx, eval.DeadLetterQuery{Project: key.Project})
 			return err

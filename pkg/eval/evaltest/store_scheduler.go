@@ -19,7 +19,7 @@ func ids(dispatches []eval.Dispatch) []eval.ID {
 
 func (f *fixture) due(limit int) []eval.Dispatch {
 	f.Helper()
-	due, err := f.Due(f.ctx, limit, time.Minute)
+	due, err := f.Due(f.ctx, eval.DueRequest{Limit: limit, Again: time.Minute})
 	require.NoError(f, err)
 	return due
 }

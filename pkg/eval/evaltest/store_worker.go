@@ -14,7 +14,7 @@ func testWorker(t *testing.T, open OpenStore) {
 		"claim gives the whole evaluation and a lease": func(f *fixture) {
 			e := f.create()
 			f.clock.Advance(time.Second)
-			got, err := f.Claim(f.ctx, e.Key, worker, lease)
+			got, err := f.Claim(f.ctx, eval.ClaimRequest{Key: e.Key, Worker: worker, Lease: lease})
 			require.NoError(f, err)
 			require.Equal(f, eval.Running, got.Status)
 			require.Equal(f, 1, got.Attempt)
@@ -31,17 +31,17 @@ func testWorker(t *testing.T, open OpenStore) {
 		},
 		"claim refuses what is not queued, and says what it is": func(f *fixture) {
 			e, l := f.running()
-			_, err := f.Claim(f.ctx, e.Key, "worker-2", lease)
+			_, err := f.Claim(f.ctx, eval.ClaimRequest{Key: e.Key, Worker: "worker-2", Lease: lease})
 			require.Equal(f, eval.Running, kind(f, eval.KindConflict, err).Status)
 			require.Equal(f, worker, f.get(e.Key).Worker)
 			f.finish(l, accepted(""))
-			_, err = f.Claim(f.ctx, e.Key, "worker-2", lease)
+			_, err = f.Claim(f.ctx, eval.ClaimRequest{Key: e.Key, Worker: "worker-2", Lease: lease})
 			require.Equal(f, eval.Completed, kind(f, eval.KindConflict, err).Status)
 		},
 		"claim of what is not there": func(f *fixture) {
 			e := f.create()
 			for _, key := range strangers(e.Key) {
-				_, err := f.Claim(f.ctx, key, worker, lease)
+				_, err := f.Claim(f.ctx, eval.ClaimRequest{Key: key, Worker: worker, Lease: lease})
 				kind(f, eval.KindNotFound, err)
 			}
 		},

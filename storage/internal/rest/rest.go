@@ -47,20 +47,19 @@ func Routes(e *echo.Echo, s eval.Store, b eval.Blobs, info Info) {
 	method(g, "stats", func(ctx context.Context, r remote.StatsRequest) (eval.Stats, error) {
 		return s.Stats(ctx, r.Project)
 	})
-	method(g, "claim", func(ctx context.Context, r remote.ClaimRequest) (eval.Evaluation, error) {
-		return s.Claim(ctx, r.Key, r.Worker, r.Lease)
-	})
+	method(g, "claim", s.Claim)
 	method(g, "beat", func(ctx context.Context, r remote.BeatRequest) (eval.Beat, error) {
 		return s.Beat(ctx, r.Lease, r.Duration)
 	})
 	method(g, "finish", func(ctx context.Context, r remote.FinishRequest) (eval.Evaluation, error) {
 		return s.Finish(ctx, r.Lease, r.Outcome)
 	})
-	method(g, "due", func(ctx context.Context, r remote.DueRequest) ([]eval.Dispatch, error) {
-		return s.Due(ctx, r.Limit, r.Again)
-	})
-	method(g, "reap", func(ctx context.Context, r remote.ReapRequest) ([]eval.Evaluation, error) {
+	method(g, "due", s.Due)
+	method(g, "reap", func(ctx context.Context, r remote.LimitRequest) ([]eval.Evaluation, error) {
 		return s.Reap(ctx, r.Limit)
+	})
+	method(g, "expire", func(ctx context.Context, r remote.LimitRequest) ([]eval.Evaluation, error) {
+		return s.Expire(ctx, r.Limit)
 	})
 	method(g, "rewind", func(ctx context.Context, _ remote.Nothing) (remote.Number, error) {
 		n, err := s.Rewind(ctx)

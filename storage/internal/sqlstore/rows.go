@@ -13,14 +13,14 @@ import (
 // The columns of an evaluation. The two last of a SELECT are its spec and its
 // result: as lists show them, or whole.
 const (
-	constantColumns = "project_id, id, batch_id, retry_of, language, priority, run_at, created_at, trace, spec_summary"
-	changingColumns = "status, verdict, cause, failure_kind, failure_message, reason, attempt, tries, lost, dispatch_seq, " +
-		"event_seq, worker, executor, updated_at, started_at, finished_at, next_dispatch_at, lease_until, " +
+	constantColumns = "project_id, id, batch_id, retry_of, language, priority, run_at, created_at, trace, client, expires_at, turn, spec_summary"
+	changingColumns = "status, verdict, cause, failure_kind, failure_message, reason, attempt, tries, lost, lost_alone, dispatch_seq, " +
+		"event_seq, worker, executor, updated_at, started_at, finished_at, next_dispatch_at, dispatched_at, lease_until, " +
 		"cancel_requested_at, result_summary, result"
 
-	selected = "SELECT e.project_id, e.id, e.batch_id, e.retry_of, e.created_at, e.trace, e.status, e.verdict, e.cause, " +
-		"e.failure_kind, e.failure_message, e.reason, e.attempt, e.tries, e.lost, e.dispatch_seq, e.event_seq, e.worker, " +
-		"e.executor, e.updated_at, e.started_at, e.finished_at, e.next_dispatch_at, e.lease_until, e.cancel_requested_at, "
+	selected = "SELECT e.project_id, e.id, e.batch_id, e.retry_of, e.created_at, e.trace, e.client, e.expires_at, e.turn, e.status, e.verdict, e.cause, " +
+		"e.failure_kind, e.failure_message, e.reason, e.attempt, e.tries, e.lost, e.lost_alone, e.dispatch_seq, e.event_seq, e.worker, " +
+		"e.executor, e.updated_at, e.started_at, e.finished_at, e.next_dispatch_at, e.dispatched_at, e.lease_until, e.cancel_requested_at, "
 	selectSummary = selected + "e.spec_summary, e.result_summary FROM evaluations e"
 	selectWhole   = selected + "p.spec, e.result FROM evaluations e " +
 		"JOIN programs p ON p.project_id = e.project_id AND p.evaluation_id = e.id"
@@ -50,10 +50,10 @@ func scanEvaluation(r *sql.Rows) (eval.Evaluation, error) {
 		result           []byte
 		created, updated int64
 	)
-	err := r.Scan(&e.Project, &e.ID, &e.BatchID, &e.RetryOf, &created, &e.Trace, &e.Status, &e.Verdict, &e.Cause,
-		&f.Kind, &f.Message, &e.Reason, &e.Attempt, &e.Tries, &e.Lost, &e.DispatchSeq, &e.EventSeq, &e.Worker,
+	err := r.Scan(&e.Project, &e.ID, &e.BatchID, &e.RetryOf, &created, &e.Trace, &e.Client, moment{&e.ExpiresAt}, &e.Turn, &e.Status, &e.Verdict, &e.Cause,
+		&f.Kind, &f.Message, &e.Reason, &e.Attempt, &e.Tries, &e.Lost, &e.LostAlone, &e.DispatchSeq, &e.EventSeq, &e.Worker,
 		&e.Executor, &updated, moment{&e.StartedAt}, moment{&e.FinishedAt}, moment{&e.NextDispatchAt},
-		moment{&e.LeaseUntil}, moment{&e.CancelRequestedAt}, &spec, &result)
+		moment{&e.DispatchedAt}, moment{&e.LeaseUntil}, moment{&e.CancelRequestedAt}, &spec, &result)
 	if err != nil {
 		return e, err
 	}
@@ -80,7 +80,7 @@ func constantValues(e eval.Evaluation) ([]any, error) {
 		return nil, err
 	}
 	return []any{e.Project, string(e.ID), e.BatchID, string(e.RetryOf), e.Spec.Language, string(e.Spec.Priority),
-		micros(e.Spec.RunAt), e.CreatedAt.UnixMicro(), e.Trace, string(summary)}, nil
+		micros(e.Spec.RunAt), e.CreatedAt.UnixMicro(), e.Trace, e.Client, micros(e.ExpiresAt), e.Turn, string(summary)}, nil
 }
 
 // changingValues are the values of changingColumns.
@@ -99,8 +99,8 @@ func changingValues(e eval.Evaluation) ([]any, error) {
 		summary, result = string(short), string(whole)
 	}
 	return []any{string(e.Status), string(e.Verdict), string(e.Cause), kind, message, text(e.Reason), e.Attempt, e.Tries,
-		e.Lost, e.DispatchSeq, e.EventSeq, text(e.Worker), text(e.Executor), e.UpdatedAt.UnixMicro(), micros(e.StartedAt),
-		micros(e.FinishedAt), micros(e.NextDispatchAt), micros(e.LeaseUntil), micros(e.CancelRequestedAt), summary, result}, nil
+		e.Lost, e.LostAlone, e.DispatchSeq, e.EventSeq, text(e.Worker), text(e.Executor), e.UpdatedAt.UnixMicro(), micros(e.StartedAt),
+		micros(e.FinishedAt), micros(e.NextDispatchAt), micros(e.DispatchedAt), micros(e.LeaseUntil), micros(e.CancelRequestedAt), summary, result}, nil
 }
 
 func failure(f *eval.Failure) (kind, message string) {
@@ -142,18 +142,18 @@ func (m moment) Scan(v any) error {
 }
 
 const attemptColumns = "project_id, evaluation_id, number, worker, executor, started_at, finished_at, outcome, " +
-	"failure_kind, failure_message, wall_ms, cpu_ms, memory_peak_bytes"
+	"failure_kind, failure_message, alone, counted, next_try_at, wall_ms, cpu_ms, memory_peak_bytes"
 
 var upsertAttempt = "INSERT INTO attempts (" + attemptColumns + ") VALUES " + marks(strings.Count(attemptColumns, ",")+1) +
 	" ON CONFLICT (project_id, evaluation_id, number) DO UPDATE SET executor = excluded.executor, " +
 	"finished_at = excluded.finished_at, outcome = excluded.outcome, failure_kind = excluded.failure_kind, " +
-	"failure_message = excluded.failure_message, wall_ms = excluded.wall_ms, cpu_ms = excluded.cpu_ms, " +
+	"failure_message = excluded.failure_message, counted = excluded.counted, next_try_at = excluded.next_try_at, wall_ms = excluded.wall_ms, cpu_ms = excluded.cpu_ms, " +
 	"memory_peak_bytes = excluded.memory_peak_bytes"
 
 func attemptValues(a eval.Attempt) []any {
 	kind, message := failure(a.Failure)
 	return []any{a.Project, string(a.ID), a.Number, text(a.Worker), text(a.Executor), a.StartedAt.UnixMicro(), micros(a.FinishedAt),
-		string(a.Outcome), kind, message, a.WallMS, a.CPUMS, a.MemoryPeak}
+		string(a.Outcome), kind, message, a.Alone, a.Counted, micros(a.NextTryAt), a.WallMS, a.CPUMS, a.MemoryPeak}
 }
 
 func scanAttempt(r *sql.Rows) (eval.Attempt, error) {
@@ -163,7 +163,7 @@ func scanAttempt(r *sql.Rows) (eval.Attempt, error) {
 		started int64
 	)
 	err := r.Scan(&a.Project, &a.ID, &a.Number, &a.Worker, &a.Executor, &started, moment{&a.FinishedAt}, &a.Outcome,
-		&f.Kind, &f.Message, &a.WallMS, &a.CPUMS, &a.MemoryPeak)
+		&f.Kind, &f.Message, &a.Alone, &a.Counted, moment{&a.NextTryAt}, &a.WallMS, &a.CPUMS, &a.MemoryPeak)
 	a.StartedAt = fromMicros(started)
 	if f.Kind != "" {
 		a.Failure = &f

@@ -9,12 +9,12 @@ import (
 )
 
 // Claim implements [eval.Leaser].
-func (s *Store) Claim(ctx context.Context, key eval.Key, worker string, lease time.Duration) (eval.Evaluation, error) {
-	if !key.Plausible() {
-		return eval.Evaluation{}, key.Missing()
+func (s *Store) Claim(ctx context.Context, r eval.ClaimRequest) (eval.Evaluation, error) {
+	if !r.Plausible() {
+		return eval.Evaluation{}, r.Missing()
 	}
-	return s.change(ctx, selectWhole, key, key.Missing(), func(t *tx, e eval.Evaluation) (eval.Change, error) {
-		return e.Claim(worker, lease, t.now)
+	return s.change(ctx, selectWhole, r.Key, r.Missing(), func(t *tx, e eval.Evaluation) (eval.Change, error) {
+		return e.Claim(r, t.now)
 	})
 }
 
@@ -64,41 +64,44 @@ func (t *tx) attempt(key eval.Key, number int) (eval.Attempt, error) {
 
 const (
 	whereDue      = " FROM evaluations WHERE status = 'queued' AND next_dispatch_at <= ?"
+	whereExpired  = " FROM evaluations WHERE status = 'queued' AND expires_at <= ?"
 	whereLapsed   = " FROM evaluations WHERE status = 'running' AND lease_until <= ?"
 	whereRewound  = " WHERE status = 'queued' AND next_dispatch_at > ? AND (run_at IS NULL OR run_at <= ?)"
 	dispatchOrder = " ORDER BY next_dispatch_at, id LIMIT ?"
 )
 
 // Due implements [eval.Scheduler].
-func (s *Store) Due(ctx context.Context, limit int, again time.Duration) ([]eval.Dispatch, error) {
+func (s *Store) Due(ctx context.Context, r eval.DueRequest) ([]eval.Dispatch, error) {
 	// Mostly nothing is due: find that out without taking the lock to write.
 	some, err := s.any(ctx, "SELECT 1"+whereDue+" LIMIT 1", s.now().UnixMicro())
-	if err != nil || !some || limit <= 0 {
+	if err != nil || !some || r.Limit <= 0 {
 		return nil, err
 	}
 	var due []eval.Dispatch
 	err = s.transact(ctx, func(t *tx) error {
 		var keys []any
-		err := rows(t.db, func(r *sql.Rows) error {
+		err := rows(t.db, func(found *sql.Rows) error {
 			var (
 				d     eval.Dispatch
 				runAt *time.Time
+				lost  int
 			)
-			if err := r.Scan(&d.Project, &d.ID, &d.Seq, &d.Priority, moment{&runAt}, &d.Trace); err != nil {
+			if err := found.Scan(&d.Project, &d.ID, &d.Seq, &d.Priority, moment{&runAt}, &d.Trace, &lost); err != nil {
 				return err
 			}
+			d.Alone = eval.Evaluation{Lost: lost}.Suspect()
 			if runAt != nil {
 				d.RunAt = *runAt
 			}
 			due = append(due, d)
 			keys = append(keys, d.Project, string(d.ID))
 			return nil
-		}, "SELECT project_id, id, dispatch_seq, priority, run_at, trace"+whereDue+dispatchOrder+s.dialect.skipLocked, t.now.UnixMicro(), limit)
+		}, "SELECT project_id, id, dispatch_seq, priority, run_at, trace, lost"+whereDue+dispatchOrder+s.dialect.skipLocked, t.now.UnixMicro(), r.Limit)
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		_, err = t.exec("UPDATE evaluations SET next_dispatch_at = ? WHERE (project_id, id) IN (VALUES "+tuples(marks(2), len(due))+")",
-			append([]any{t.now.Add(again).UnixMicro()}, keys...)...)
+		_, err = t.exec("UPDATE evaluations SET next_dispatch_at = ?, dispatched_at = ? WHERE (project_id, id) IN (VALUES "+tuples(marks(2), len(due))+")",
+			append([]any{t.now.Add(r.Again).UnixMicro(), t.now.UnixMicro()}, keys...)...)
 		return err
 	})
 	if err != nil {
@@ -112,41 +115,59 @@ func (s *Store) any(ctx context.Context, query string, args ...any) (found bool,
 	return found, err
 }
 
-// Reap implements [eval.Scheduler]. Each evaluation is taken in a transaction
-// of its own, so that one cannot hold up the others.
+// Reap implements [eval.Scheduler].
 func (s *Store) Reap(ctx context.Context, limit int) ([]eval.Evaluation, error) {
+	return s.overdue(ctx, whereLapsed+" ORDER BY lease_until, id LIMIT ?", limit, func(t *tx, e eval.Evaluation) (eval.Change, bool, error) {
+		attempt, err := t.attempt(e.Key, e.Attempt)
+		if err != nil {
+			return eval.Change{}, false, err
+		}
+		c, ok := e.Reap(attempt, t.now, jitter(), s.rules)
+		return c, ok, nil
+	})
+}
+
+// Expire implements [eval.Scheduler].
+func (s *Store) Expire(ctx context.Context, limit int) ([]eval.Evaluation, error) {
+	return s.overdue(ctx, whereExpired+" ORDER BY expires_at, id LIMIT ?", limit, func(t *tx, e eval.Evaluation) (eval.Change, bool, error) {
+		c, ok := e.Expire(t.now)
+		return c, ok, nil
+	})
+}
+
+// overdue changes evaluations whose time is over. Each is taken in a
+// transaction of its own, so that one cannot hold up the others. fn says
+// whether it still is: somebody else may have been faster.
+func (s *Store) overdue(ctx context.Context, where string, limit int, fn func(*tx, eval.Evaluation) (eval.Change, bool, error)) ([]eval.Evaluation, error) {
 	var keys []eval.Key
 	err := s.look(ctx, func(r *sql.Rows) error {
 		var k eval.Key
+		err := r.Scan(&k.Project, &k.ID)
 		keys = append(keys, k)
-		return r.Scan(&keys[len(keys)-1].Project, &keys[len(keys)-1].ID)
-	}, "SELECT project_id, id"+whereLapsed+" ORDER BY lease_until, id LIMIT ?", s.now().UnixMicro(), max(limit, 0))
+		return err
+	}, "SELECT project_id, id"+where, s.now().UnixMicro(), max(limit, 0))
 	if err != nil {
 		return nil, err
 	}
-	var reaped []eval.Evaluation
+	var changed []eval.Evaluation
 	for _, key := range keys {
 		err := s.transact(ctx, func(t *tx) error {
 			e, found, err := t.load(selectWhole, key)
 			if err != nil || !found {
 				return err
 			}
-			attempt, err := t.attempt(key, e.Attempt)
-			if err != nil {
+			c, ok, err := fn(t, e)
+			if err != nil || !ok {
 				return err
 			}
-			c, ok := e.Reap(attempt, t.now, jitter(), s.rules)
-			if !ok { // somebody else was faster
-				return nil
-			}
-			reaped = append(reaped, c.Evaluation)
+			changed = append(changed, c.Evaluation)
 			return t.save(e, c)
 		})
 		if err != nil {
-			return reaped, err
+			return changed, err
 		}
 	}
-	return reaped, nil
+	return changed, nil
 }
 
 // Rewind implements [eval.Scheduler].

@@ -99,11 +99,7 @@ func (h *Handler) Handle(ctx context.Context, d eval.Dispatch) (note string, err
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(attribute.String("crucible.evaluation", string(d.ID))))
 	defer span.End()
 
-	err = h.current(work, d, task.Redelivered(ctx))
-	var a *attempt
-	if err == nil {
-		a, err = h.claim(work, d.Key)
-	}
+	a, err := h.claim(work, d)
 	switch kind := eval.KindOf(err); kind {
 	case "":
 	case eval.KindConflict, eval.KindNotFound:
@@ -135,38 +131,21 @@ func (h *Handler) isDraining() bool {
 	return h.draining
 }
 
-// current refuses a dispatch that has been replaced by a later one. Without that, an old task that comes late would
-// claim an evaluation which waits for its next try, and start it early. asynq repeats tasks that failed: those are
-// here to be seen in its list of retries, while the next try is a dispatch of its own, made by the reconciler when
-// the store says so. The first dispatch of all cannot have been replaced, which saves the question where it counts.
-func (h *Handler) current(ctx context.Context, d eval.Dispatch, redelivered bool) error {
-	if d.Seq <= 1 && !redelivered {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.Lease/3)
-	defer cancel()
-	e, err := h.deps.Store.Get(ctx, d.Key)
-	if err != nil {
-		return err
-	}
-	if e.DispatchSeq != d.Seq {
-		return &eval.Error{Kind: eval.KindConflict, Status: e.Status, Message: fmt.Sprintf("dispatch %d of evaluation %s was replaced by dispatch %d", d.Seq, d.ID, e.DispatchSeq)}
-	}
-	return nil
-}
-
-// claim takes the evaluation. When the answer to a claim was lost on its way, the evaluation may be ours without our
+// claim takes the evaluation, unless the dispatch has been replaced by a later one: an old task that comes late, or
+// one that asynq repeats so that it is seen in its list of retries, must not start the next try early.
+//
+// When the answer to a claim was lost on its way, the evaluation may be ours without our
 // knowing, and would wait for its lease to run out: then it is adopted.
-func (h *Handler) claim(ctx context.Context, key eval.Key) (*attempt, error) {
+func (h *Handler) claim(ctx context.Context, d eval.Dispatch) (*attempt, error) {
 	unsure := false
 	for pause := 50 * time.Millisecond; ; pause *= 2 {
 		sent := time.Now()
-		e, err := h.claimOnce(ctx, key)
+		e, err := h.claimOnce(ctx, d)
 		switch {
 		case err == nil:
 			return h.newAttempt(e, sent), nil
 		case eval.IsKind(err, eval.KindConflict) && unsure:
-			return h.adopt(ctx, key, err)
+			return h.adopt(ctx, d.Key, err)
 		case !eval.IsKind(err, eval.KindUnavailable) || pause > 400*time.Millisecond || h.isDraining():
 			return nil, err
 		}
@@ -176,10 +155,10 @@ func (h *Handler) claim(ctx context.Context, key eval.Key) (*attempt, error) {
 	}
 }
 
-func (h *Handler) claimOnce(ctx context.Context, key eval.Key) (eval.Evaluation, error) {
+func (h *Handler) claimOnce(ctx context.Context, d eval.Dispatch) (eval.Evaluation, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Lease/3)
 	defer cancel()
-	return h.deps.Store.Claim(ctx, key, h.cfg.Worker, h.cfg.Lease)
+	return h.deps.Store.Claim(ctx, eval.ClaimRequest{Key: d.Key, Seq: d.Seq, Worker: h.cfg.Worker, Lease: h.cfg.Lease})
 }
 
 // adopt takes over an attempt that was claimed under our name and that nobody here has in hand.

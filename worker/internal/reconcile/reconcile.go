@@ -123,6 +123,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 // round does all once, and says whether the store and Redis were there.
 func (r *Reconciler) round(ctx context.Context) bool {
 	err := r.reap(ctx)
+	if err == nil {
+		err = r.expire(ctx)
+	}
 	if ctx.Err() != nil {
 		return true
 	}
@@ -176,6 +179,25 @@ func (r *Reconciler) reap(ctx context.Context) error {
 	return nil
 }
 
+// expire fails what waits and has passed its deadline.
+func (r *Reconciler) expire(ctx context.Context) error {
+	for range most {
+		call, cancel := context.WithTimeout(ctx, patience)
+		expired, err := r.deps.Store.Expire(call, batch)
+		cancel()
+		if err != nil {
+			return err
+		}
+		for _, e := range expired {
+			r.log.Warn("evaluation failed: its deadline passed while it waited", "evaluation", e.ID, "expires_in", e.Spec.ExpiresIn)
+		}
+		if len(expired) < batch {
+			return nil
+		}
+	}
+	return nil
+}
+
 // lost says whether the queue has to be filled again.
 func (r *Reconciler) lost(ctx context.Context) (bool, error) {
 	call, cancel := context.WithTimeout(ctx, redisPatience)
@@ -209,7 +231,7 @@ func (r *Reconciler) enqueueDue(ctx context.Context, lost bool) error {
 		// What Due has handed out is not handed out again for a while: a stop must not come in between.
 		whole := context.WithoutCancel(ctx)
 		call, cancel := context.WithTimeout(whole, patience)
-		due, err := r.deps.Store.Due(call, batch, r.cfg.Again)
+		due, err := r.deps.Store.Due(call, eval.DueRequest{Limit: batch, Again: r.cfg.Again})
 		cancel()
 		if err != nil {
 			r.note(&r.store, err)
