@@ -82,3 +82,26 @@ func TestCancelWhileTheResultIsStoredEndsItOnce(t *testing.T) {
 	_, err = r.store.Cancel(context.Background(), e.Key, "later")
 	require.True(t, eval.IsKind(err, eval.KindConflict), "%v", err)
 }
+
+// The button in asynqmon, and asynq's own command, publish the id of a task. By asynq alone that would be a retry.
+func TestCancelWithTheQueuesOwnToolsIsARealOne(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *rig) {
+		program := newEndless()
+		r.script.plays("endless", program.run)
+		r.worker(worker.Config{Lease: 60 * time.Second}, nil)
+		e := r.submit("endless")
+		receive(t, program.begun)
+		testkit.Eventually(t, func() bool {
+			require.NoError(t, r.redis.Client().Publish(t.Context(), "asynq:cancel", string(e.ID)+":1").Err())
+			return r.get(e.Key).Status.Terminal()
+		}, "the evaluation has ended")
+		done := r.get(e.Key)
+		require.Equal(t, eval.Cancelled, done.Status)
+		require.Equal(t, "cancelled in the queue monitor", done.Reason)
+		require.Equal(t, "begun\n", string(done.Result.Stdout.Data))
+
+		canary := r.submit("hello")
+		require.Equal(t, eval.Completed, r.ended(canary.Key).Status)
+		require.Equal(t, 1, r.script.runs(e.ID))
+	})
+}

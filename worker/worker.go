@@ -116,7 +116,9 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.handler = handle.New(
 		handle.Config{Worker: w.cfg.Name, Slots: slots, Lease: w.cfg.Lease, Beat: w.cfg.Beat},
 		handle.Deps{Store: w.deps.Store, Blobs: w.deps.Blobs, Executors: w.pool, Output: w.live, Logger: w.log, Registry: w.deps.Registry})
-	w.server = task.NewServer(w.deps.Redis, task.ServerConfig{Concurrency: slots, CheckInterval: w.cfg.CheckInterval}, w.handler.Handle, w.log)
+	w.server = task.NewServer(w.deps.Redis, task.ServerConfig{
+		Concurrency: slots, CheckInterval: w.cfg.CheckInterval, Cancel: w.cancelled,
+	}, w.handler.Handle, w.log)
 	reconciler := reconcile.New(reconcile.Config{Every: w.cfg.Reconcile, Again: w.cfg.Again}, reconcile.Deps{
 		Store: w.deps.Store, Queue: task.NewQueue(w.deps.Redis), Redis: w.deps.Redis, Logger: w.log, Registry: w.deps.Registry,
 	})
@@ -196,6 +198,20 @@ func (w *Worker) listen(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// cancelled makes a cancel in asynqmon, or by asynq's own command, a real one. Without that, asynq would only end the
+// context of the task, which no evaluation runs under, and hand it out again a second later.
+func (w *Worker) cancelled(ctx context.Context, d eval.Dispatch) {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Lease/3)
+	defer cancel()
+	_, err := w.deps.Store.Cancel(ctx, d.Key, "cancelled in the queue monitor")
+	if err != nil && !eval.IsKind(err, eval.KindConflict) { // a conflict: it has ended meanwhile
+		w.log.Warn("evaluation not cancelled, though the queue monitor asked for it: cancel it again", "evaluation", d.ID, "error", err)
+		return
+	}
+	w.log.Info("evaluation cancelled in the queue monitor", "evaluation", d.ID)
+	w.handler.Wake(d.Key)
 }
 
 // reports tells who is alive and what it does, and asks the executors how they are.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/stretchr/testify/require"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
@@ -84,6 +85,35 @@ func TestRemainsOfATaskDoNotBlockItsEvaluation(t *testing.T) {
 		require.NoError(t, r.Client().Del(t.Context(), "asynq:{default}:scheduled").Err()) // as an eviction does
 		require.NoError(t, queue.Enqueue(t.Context(), dispatch("a")))
 		require.Equal(t, dispatch("a"), <-receive(t, r))
+	})
+}
+
+func TestACancelWithTheQueuesOwnToolsIsTold(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *task.Redis) {
+		queue, tools := task.NewQueue(r), asynq.NewInspectorFromRedisClient(r.Client())
+		begun, goOn, asked := make(chan eval.Dispatch), make(chan struct{}), make(chan eval.Dispatch, 10)
+		s := task.NewServer(r, task.ServerConfig{Concurrency: 2, Cancel: func(_ context.Context, d eval.Dispatch) { asked <- d }},
+			func(_ context.Context, d eval.Dispatch) (string, error) {
+				select {
+				case begun <- d:
+					<-goOn
+				case <-goOn:
+				}
+				return "", nil
+			}, nil)
+		require.NoError(t, s.Start(t.Context()))
+		t.Cleanup(func() { require.NoError(t, s.Stop(context.Background())) })
+		defer close(goOn)
+		d := dispatch("a")
+		d.Seq, d.Priority = 3, eval.PriorityHigh
+		require.NoError(t, queue.Enqueue(t.Context(), d))
+		require.Equal(t, d, <-begun)
+		require.NoError(t, tools.CancelProcessing("nobody:1"))
+		testkit.Eventually(t, func() bool {
+			require.NoError(t, tools.CancelProcessing("a:3")) // again, until the server listens
+			return len(asked) > 0
+		}, "the cancel is told")
+		require.Equal(t, d, <-asked)
 	})
 }
 

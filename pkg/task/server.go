@@ -29,6 +29,10 @@ type ServerConfig struct {
 	// CheckInterval is how often an idle server looks for work. It is most of the delay between a submission and its
 	// start, and costs Redis one command per queue each time. 0 is 10 ms. Keep workers x 4 / interval below 2,000/s.
 	CheckInterval time.Duration
+	// Cancel, when set, is told of a dispatch in hand that somebody cancelled with asynq's own tools: asynqmon, or
+	// `asynq task cancel`. asynq itself only ends the context of the task and puts it into its list of retries. It is
+	// called from one goroutine, and ctx ends with the server.
+	Cancel func(ctx context.Context, d eval.Dispatch)
 }
 
 // Server takes dispatches from the queue and gives them to a handler.
@@ -36,12 +40,17 @@ type Server struct {
 	cfg     ServerConfig
 	handler Handler
 	log     *slog.Logger
+	redis   *Redis
 	asynq   *asynq.Server
 
 	mu      sync.Mutex
 	started bool
+	inHand  map[string]eval.Dispatch // by the task's id
 	ended   chan struct{}
 	failed  chan error
+
+	endCancels context.CancelFunc
+	cancels    sync.WaitGroup
 }
 
 var _ service.Service = (*Server)(nil)
@@ -54,7 +63,10 @@ func NewServer(r *Redis, cfg ServerConfig, handler Handler, logger *slog.Logger)
 	if cfg.CheckInterval <= 0 {
 		cfg.CheckInterval = 10 * time.Millisecond
 	}
-	s := &Server{cfg: cfg, handler: handler, log: logger, failed: make(chan error, 1), ended: make(chan struct{})}
+	s := &Server{
+		cfg: cfg, handler: handler, log: logger, redis: r, inHand: map[string]eval.Dispatch{},
+		failed: make(chan error, 1), ended: make(chan struct{}),
+	}
 	s.asynq = asynq.NewServerFromRedisClient(r.client, asynq.Config{
 		Concurrency:              max(cfg.Concurrency, 1),
 		Queues:                   weights,
@@ -74,6 +86,9 @@ func NewServer(r *Redis, cfg ServerConfig, handler Handler, logger *slog.Logger)
 		},
 		ErrorHandler: asynq.ErrorHandlerFunc(func(_ context.Context, t *asynq.Task, err error) {
 			defer func() { _ = recover() }() // as above
+			if errors.Is(err, context.Canceled) {
+				return // somebody cancelled the task, or its lease in Redis ran out: the evaluation goes its own way
+			}
 			if _, told := errors.AsType[*Failure](err); !told {
 				logger.Warn("queue: a task ended with an error and is tried again", "payload", string(t.Payload()), "error", err)
 			}
@@ -98,7 +113,38 @@ func (s *Server) Start(context.Context) error {
 		return fmt.Errorf("start the queue's server: %w", err)
 	}
 	s.started = true
+	if s.cfg.Cancel != nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		s.endCancels = cancel
+		s.cancels.Go(func() { s.followCancels(ctx) })
+	}
 	return nil
+}
+
+// cancelChannel is where asynq's tools name the tasks to cancel.
+const cancelChannel = "asynq:cancel"
+
+// followCancels passes on which dispatches in hand somebody cancels.
+func (s *Server) followCancels(ctx context.Context) {
+	sub := s.redis.client.Subscribe(ctx, cancelChannel)
+	defer func() { _ = sub.Close() }()
+	messages := sub.Channel() // connects again by itself
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m, open := <-messages:
+			if !open {
+				return
+			}
+			s.mu.Lock()
+			d, ours := s.inHand[m.Payload]
+			s.mu.Unlock()
+			if ours {
+				s.cfg.Cancel(ctx, d)
+			}
+		}
+	}
 }
 
 // Pause takes no more dispatches from the queue, for good. Those in hand go on.
@@ -119,8 +165,12 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	s.started = false
 	s.mu.Unlock()
+	if s.endCancels != nil {
+		s.endCancels()
+	}
 	go func() {
 		defer close(s.ended)
+		defer s.cancels.Wait()
 		s.asynq.Stop()
 		s.asynq.Shutdown()
 	}()
@@ -141,12 +191,12 @@ func (s *Server) process(ctx context.Context, t *asynq.Task) error {
 		return fmt.Errorf("the payload is not one of ours: %w: %w", err, asynq.SkipRetry)
 	}
 	d := eval.Dispatch{Key: eval.Key{Project: p.Project, ID: p.ID}, Trace: t.Headers()[headerTrace]}
-	if id, ok := asynq.GetTaskID(ctx); ok {
-		d.Seq = seqOf(id)
-	}
+	id, _ := asynq.GetTaskID(ctx)
+	d.Seq = seqOf(id)
 	if queue, ok := asynq.GetQueueName(ctx); ok {
 		d.Priority = eval.Priority(queue)
 	}
+	defer s.hold(id, d)()
 	note, err := s.handler(ctx, d)
 	if err == nil {
 		if note != "" {
@@ -158,6 +208,22 @@ func (s *Server) process(ctx context.Context, t *asynq.Task) error {
 		return fmt.Errorf("%w: %w", err, asynq.SkipRetry)
 	}
 	return err
+}
+
+// hold remembers a dispatch as in hand until release is called. A task that asynq hands out again, while the handler
+// of the first time is still at work, changes nothing.
+func (s *Server) hold(id string, d eval.Dispatch) (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, held := s.inHand[id]; held {
+		return func() {}
+	}
+	s.inHand[id] = d
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.inHand, id)
+	}
 }
 
 // Redelivered says whether the queue hands this dispatch out again, after an error or after its worker died.
