@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -66,6 +67,10 @@ type Service struct {
 	routes  *rest.API
 	monitor *monitor.Monitor
 }
+
+// loopBound is how long a loop that is well goes without a beat at most: what
+// each waits for ends after five seconds.
+const loopBound = 30 * time.Second
 
 // New returns an API that is ready to start.
 func New(cfg Config, d Deps) (*Service, error) {
@@ -122,7 +127,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 		s.monitor = monitor.New(d.Redis.ConnOpt(), cfg.MonitorReadOnly)
 		s.monitor.Routes(server.Echo())
 	}
-	s.Group = service.NewGroup(log, service.NewLoop("catalog", known.Run), service.NewLoop("live", hub.Run), server)
+	s.Group = service.NewGroup(log, service.NewLoop("catalog", loopBound, known.Run), service.NewLoop("live", loopBound, hub.Run), server)
 	return s, nil
 }
 

@@ -34,6 +34,11 @@ const (
 	reportFor   = 7 * time.Second // three reports may be lost
 	// firstContact is how long a start waits to hear how many slots the executors have.
 	firstContact = 5 * time.Second
+	// loopBound is how long a loop that is well goes without a beat at most:
+	// what each waits for ends after ten seconds.
+	loopBound = 30 * time.Second
+	// listenBeat is how often the loop of notices beats while there are none.
+	listenBeat = 5 * time.Second
 )
 
 // Worker is a service.
@@ -123,9 +128,9 @@ func (w *Worker) Start(ctx context.Context) error {
 		Store: w.deps.Store, Queue: task.NewQueue(w.deps.Redis), Redis: w.deps.Redis, Logger: w.log, Registry: w.deps.Registry,
 	})
 	w.loops = service.NewGroup(w.log,
-		service.NewLoop("notices", w.listen),
-		service.NewLoop("reports", w.reports),
-		service.NewLoop("reconciler", reconciler.Run),
+		service.NewLoop("notices", loopBound, w.listen),
+		service.NewLoop("reports", loopBound, w.reports),
+		service.NewLoop("reconciler", loopBound, reconciler.Run),
 	)
 	w.mu.Lock()
 	w.started = time.Now().UTC()
@@ -192,12 +197,21 @@ func (w *Worker) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch notices: %w", err)
 	}
-	for n := range notices {
-		if n.CancelRequested {
-			w.handler.Wake(n.Key)
+	tick := time.NewTicker(listenBeat)
+	defer tick.Stop()
+	for {
+		service.Beat(ctx)
+		select {
+		case n, open := <-notices:
+			if !open {
+				return nil
+			}
+			if n.CancelRequested {
+				w.handler.Wake(n.Key)
+			}
+		case <-tick.C:
 		}
 	}
-	return nil
 }
 
 // cancelled makes a cancel in asynqmon, or by asynq's own command, a real one. Without that, asynq would only end the
@@ -219,6 +233,7 @@ func (w *Worker) reports(ctx context.Context) error {
 	ticker := time.NewTicker(reportEvery)
 	defer ticker.Stop()
 	for {
+		service.Beat(ctx)
 		w.report(ctx)
 		select {
 		case <-ctx.Done():

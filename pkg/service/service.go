@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -80,10 +81,37 @@ func (g *Group) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop stops the services in reverse order.
+// Live implements Lively: it asks all services that can tell.
+func (g *Group) Live() error {
+	var errs []error
+	for _, s := range g.services {
+		if s, ok := s.(Lively); ok {
+			errs = append(errs, s.Live())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Drain implements Drainer for all services that have started.
+func (g *Group) Drain() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.drainLocked()
+}
+
+func (g *Group) drainLocked() {
+	for _, s := range slices.Backward(g.started) {
+		if s, ok := s.(Drainer); ok {
+			s.Drain()
+		}
+	}
+}
+
+// Stop has all services refuse new work, then stops them in reverse order.
 func (g *Group) Stop(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.drainLocked()
 	return g.stopLocked(ctx)
 }
 
@@ -105,7 +133,7 @@ func (g *Group) stopLocked(ctx context.Context) error {
 
 // Loop is a Service made of one function that runs until its context ends.
 type Loop struct {
-	name   string
+	*Pulse
 	run    func(context.Context) error
 	failed chan error
 	cancel context.CancelFunc
@@ -114,9 +142,12 @@ type Loop struct {
 }
 
 // NewLoop returns a Loop. run must return soon after its context ends; an
-// error before that is a failure of the service.
-func NewLoop(name string, run func(context.Context) error) *Loop {
-	return &Loop{name: name, run: run, failed: make(chan error, 1)}
+// error before that is a failure of the service. It must call [Beat] with its
+// context at each step, at least once in every bound: a loop that does not is
+// stuck, and the process is not alive any more. Whatever it waits for needs a
+// timeout below the bound.
+func NewLoop(name string, bound time.Duration, run func(context.Context) error) *Loop {
+	return &Loop{Pulse: NewPulse(name, bound), run: run, failed: make(chan error, 1)}
 }
 
 // Name implements Service.
@@ -129,10 +160,12 @@ func (l *Loop) Failed() <-chan error { return l.failed }
 func (l *Loop) Start(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	runCtx, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), pulseKey{}, l.Pulse))
 	l.cancel, l.done = cancel, make(chan struct{})
+	l.Beat()
 	go func() {
 		defer close(l.done)
+		defer l.End()
 		if err := l.run(runCtx); err != nil && runCtx.Err() == nil {
 			l.failed <- err
 		}

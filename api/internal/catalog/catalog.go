@@ -12,6 +12,7 @@ import (
 
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/problem"
+	"github.com/crucible-eval/crucible/pkg/service"
 )
 
 const (
@@ -65,6 +66,7 @@ func (c *Catalog) Run(ctx context.Context) error {
 	ticker := time.NewTicker(refreshEvery)
 	defer ticker.Stop()
 	for {
+		service.Beat(ctx)
 		c.States(ctx)
 		select {
 		case <-ctx.Done():

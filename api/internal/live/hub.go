@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/service"
 )
 
 const (
@@ -134,6 +135,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
+		service.Beat(ctx)
 		h.follow(ctx)
 		select {
 		case <-ctx.Done():
@@ -182,6 +184,7 @@ func (h *Hub) follow(ctx context.Context) {
 	h.mu.Unlock()
 
 	for ctx.Err() == nil {
+		service.Beat(ctx)
 		limited, cancel := context.WithTimeout(ctx, readTimeout)
 		events, err := h.store.Feed(limited, h.project, after, pageSize)
 		cancel()

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/service"
 )
 
 const (
@@ -103,6 +104,7 @@ func New(cfg Config, deps Deps) *Reconciler {
 func (r *Reconciler) Run(ctx context.Context) error {
 	pause := r.cfg.Every
 	for {
+		service.Beat(ctx)
 		began := time.Now()
 		if r.round(ctx) {
 			pause = r.cfg.Every
@@ -158,6 +160,7 @@ func (r *Reconciler) note(o *outage, err error) {
 // reap takes evaluations from workers that vanished.
 func (r *Reconciler) reap(ctx context.Context) error {
 	for range most {
+		service.Beat(ctx)
 		call, cancel := context.WithTimeout(ctx, patience)
 		reaped, err := r.deps.Store.Reap(call, batch)
 		cancel()
@@ -211,6 +214,7 @@ func (r *Reconciler) lost(ctx context.Context) (bool, error) {
 func (r *Reconciler) enqueueDue(ctx context.Context, lost bool) error {
 	reason := "due"
 	if lost {
+		service.Beat(ctx)
 		reason = "queue_lost"
 		call, cancel := context.WithTimeout(ctx, patience)
 		n, err := r.deps.Store.Rewind(call)
@@ -225,6 +229,7 @@ func (r *Reconciler) enqueueDue(ctx context.Context, lost bool) error {
 		}
 	}
 	for range most {
+		service.Beat(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
