@@ -43,6 +43,12 @@ func (e *executor) Status(context.Context) (eval.ExecutorStatus, error) {
 	return e.status, e.err
 }
 
+func (e *executor) set(change func(*eval.ExecutorStatus)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	change(&e.status)
+}
+
 func (e *executor) away(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -49,11 +49,43 @@ func TestWorkers(t *testing.T) {
 	r := p.get("/api/v1/workers")
 	require.Contains(t, r.Body, `"id":"w1"`)
 	require.Contains(t, p.get("/").Body, "w1")
+	require.NotContains(t, r.Body, "lost")
+
+	busy := eval.WorkerInfo{ID: "w0", Host: "h", Version: "v", Slots: 2, StartedAt: time.Now(), SeenAt: time.Now(),
+		Running: []eval.RunningInfo{{ID: newID(), Language: "python", Attempt: 1, Since: time.Now()}}}
+	require.NoError(t, p.live.Report(t.Context(), busy, time.Second))
+	var all struct{ Workers []eval.WorkerInfo }
+	testkit.Eventually(t, func() bool {
+		p.get("/api/v1/workers").decode(&all)
+		return all.Workers[0].Lost
+	}, "the worker that fell silent is lost")
+	require.Equal(t, busy.Running[0].ID, all.Workers[0].Running[0].ID, "what it ran is still told")
+	require.False(t, all.Workers[1].Lost)
+	require.Contains(t, p.get("/").Body, "lost")
 }
 
 func TestExecutorsLanguagesAndIsolation(t *testing.T) {
 	p := start(t)
-	require.Contains(t, p.get("/api/v1/executors").Body, `"reachable":true`)
+	p.exec.set(func(s *eval.ExecutorStatus) {
+		s.Running = []eval.RunningInfo{{ID: "run-1", Language: "python", Attempt: 2, Since: time.Now()}}
+	})
+	type executor struct {
+		State, Problem string
+		Reachable      bool
+		Running        []eval.RunningInfo
+		SeenAt         *time.Time `json:"seen_at"`
+	}
+	first := func() executor {
+		var all struct{ Executors []executor }
+		p.get("/api/v1/executors").decode(&all)
+		return all.Executors[0]
+	}
+	var e executor
+	testkit.Eventually(t, func() bool { e = first(); return len(e.Running) == 1 }, "the executor to be asked again")
+	require.Equal(t, "ready", e.State)
+	require.True(t, e.Reachable)
+	require.Equal(t, eval.ID("run-1"), e.Running[0].ID)
+	require.WithinDuration(t, time.Now(), *e.SeenAt, time.Minute)
 	r := p.get("/api/v1/languages")
 	require.Contains(t, r.Body, `"version":"Python 3.11.7"`)
 	require.Contains(t, r.Body, `"problem":"cobc is not installed"`)
@@ -61,9 +93,12 @@ func TestExecutorsLanguagesAndIsolation(t *testing.T) {
 
 	p.exec.away(eval.Errorf(eval.KindUnavailable, "the executor cannot be reached"))
 	testkit.Eventually(t, func() bool { return p.get("/api/v1/isolation").Code == http.StatusServiceUnavailable }, "the executor to be away")
-	r = p.get("/api/v1/executors")
-	require.Contains(t, r.Body, `"reachable":false`)
-	require.Contains(t, r.Body, `the executor cannot be reached`)
+	e = first()
+	require.Equal(t, "away", e.State)
+	require.False(t, e.Reachable)
+	require.Equal(t, "the executor cannot be reached", e.Problem)
+	require.Empty(t, e.Running)
+	require.NotNil(t, e.SeenAt, "when it last answered is remembered")
 	require.Contains(t, p.get("/api/v1/languages").Body, "python", "what it offered is remembered")
 	p.post("/api/v1/evaluations", `{"language":"klingon","code":"1"}`).invalid("language")
 	require.Equal(t, http.StatusAccepted, p.post("/api/v1/evaluations", hello).Code)

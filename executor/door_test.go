@@ -100,6 +100,10 @@ func TestTenRunsUnderWayEndWhenTheExecutorStops(t *testing.T) {
 		waited <- answer{res, err}
 	}()
 	testkit.Eventually(t, func() bool { st, _ := l.Status(t.Context()); return st.Waiting == 1 }, "one waits")
+	st, err := l.Status(t.Context())
+	require.NoError(t, err)
+	require.Len(t, st.Running, runs, "those with a slot")
+	require.Equal(t, "bash", st.Running[0].Language)
 	stopped := make(chan error, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -107,7 +111,7 @@ func TestTenRunsUnderWayEndWhenTheExecutorStops(t *testing.T) {
 	got := <-waited
 	require.Equal(t, eval.KindStopping, eval.KindOf(got.err), "%v", got.err)
 	require.Len(t, ended, 0, "it was told before a run ended")
-	_, err := l.Run(t.Context(), marked("late"), nil)
+	_, err = l.Run(t.Context(), marked("late"), nil)
 	require.Equal(t, eval.KindStopping, eval.KindOf(err), "%v", err)
 	for range runs {
 		got := <-ended

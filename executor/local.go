@@ -167,6 +167,7 @@ func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 	}
 	defer box.Leave()
 	l.metrics.admitted(time.Since(asked))
+	pass.Begin(task.Language.ID)
 	task.Spare = func() func() { return l.slots.TryTake(room) }
 	res, err := box.Runner.Run(runCtx, task)
 	l.distrust(runCtx, box, err)
@@ -246,7 +247,7 @@ func (l *Local) rejected(err error) error {
 func (l *Local) Status(context.Context) (eval.ExecutorStatus, error) {
 	languages, problem := l.languages.List()
 	return eval.ExecutorStatus{
-		Name: l.cfg.Name, Version: l.cfg.Version, Load: l.slots.Load(),
+		Name: l.cfg.Name, Version: l.cfg.Version, Load: l.slots.Load(), Running: l.fence.Running(),
 		Problem: l.guard.Problem(), Isolation: l.guard.Isolation(), Languages: languages, LanguagesProblem: problem,
 	}, nil
 }

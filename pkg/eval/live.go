@@ -57,9 +57,24 @@ type WorkerInfo struct {
 	Running   []RunningInfo     `json:"running"`
 	Executors []ExecutorContact `json:"executors"`
 	Finished  int64             `json:"finished"` // attempts since it started
+	// Lost is true when it fell silent without leaving; the rest is what it
+	// said last. It is set by the Roster.
+	Lost bool `json:"lost,omitempty"`
 }
 
-// RunningInfo is an attempt that a worker has in hand.
+// State is the worker's state in a word: working, draining or lost.
+func (w WorkerInfo) State() string {
+	switch {
+	case w.Lost:
+		return "lost"
+	case w.Draining:
+		return "draining"
+	default:
+		return "working"
+	}
+}
+
+// RunningInfo is an attempt that a worker, or an executor, has in hand.
 type RunningInfo struct {
 	ID       ID        `json:"id"`
 	Language string    `json:"language"`
@@ -75,12 +90,16 @@ type ExecutorContact struct {
 	Problem  string `json:"problem,omitempty"` // why it was not reached last time
 }
 
-// Roster is the list of workers alive.
+// LostFor is how long a worker that fell silent is shown as lost.
+const LostFor = 15 * time.Minute
+
+// Roster is the list of workers.
 type Roster interface {
-	// Report publishes a worker's state; it is forgotten after ttl.
+	// Report publishes a worker's state. When no other report comes within
+	// ttl, the worker is lost; LostFor later it is forgotten.
 	Report(ctx context.Context, w WorkerInfo, ttl time.Duration) error
 	// Leave forgets a worker at once.
 	Leave(ctx context.Context, id string) error
-	// Workers returns those alive, by id.
+	// Workers returns those alive and those lost, by id.
 	Workers(ctx context.Context) ([]WorkerInfo, error)
 }

@@ -78,6 +78,7 @@ type ExecutorStatus struct {
 	Name    string `json:"name"` // host and process
 	Version string `json:"version"`
 	Load
+	Running []RunningInfo `json:"running"` // the runs under way, the oldest first
 	// Problem says why no run is taken on now, though the executor answers;
 	// empty: it is well.
 	Problem   string     `json:"problem,omitempty"`

@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -13,8 +14,10 @@ import (
 )
 
 const (
-	rosterKey    = "crucible:workers" // the ids
-	rosterPrefix = "crucible:worker:" // one report each, with its time to live
+	rosterKey = "crucible:workers" // the ids
+	// rosterPrefix begins the keys of the reports. One lives for eval.LostFor longer than its worker has to report
+	// again, so that the time it has left tells whether the worker is lost, by the clock of Redis alone.
+	rosterPrefix = "crucible:worker:"
 )
 
 // Roster is an eval.Roster in Redis.
@@ -34,7 +37,7 @@ func (r *Roster) Report(ctx context.Context, w eval.WorkerInfo, ttl time.Duratio
 	return guarded(ctx, r.gate, func(ctx context.Context) error {
 		_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 			p.SAdd(ctx, rosterKey, w.ID)
-			p.Set(ctx, rosterPrefix+w.ID, raw, ttl)
+			p.Set(ctx, rosterPrefix+w.ID, raw, ttl+eval.LostFor)
 			return nil
 		})
 		return err
@@ -62,23 +65,26 @@ func (r *Roster) Workers(ctx context.Context) ([]eval.WorkerInfo, error) {
 			return err
 		}
 		slices.Sort(ids)
-		keys := make([]string, len(ids))
-		for i, id := range ids {
-			keys[i] = rosterPrefix + id
-		}
-		reports, err := r.client.MGet(ctx, keys...).Result()
-		if err != nil {
+		reports, left := make([]*redis.StringCmd, len(ids)), make([]*redis.DurationCmd, len(ids))
+		_, err = r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, id := range ids {
+				reports[i], left[i] = p.Get(ctx, rosterPrefix+id), p.PTTL(ctx, rosterPrefix+id)
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, redis.Nil) {
 			return err
 		}
 		var gone []any
 		for i, report := range reports {
-			raw, alive := report.(string)
-			if !alive {
+			raw, err := report.Bytes()
+			if err != nil {
 				gone = append(gone, ids[i])
 				continue
 			}
 			var w eval.WorkerInfo
-			if json.Unmarshal([]byte(raw), &w) == nil {
+			if json.Unmarshal(raw, &w) == nil {
+				w.Lost = left[i].Val() <= eval.LostFor
 				workers = append(workers, w)
 			}
 		}

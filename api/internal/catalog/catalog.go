@@ -35,6 +35,29 @@ type State struct {
 	Name    string
 	Status  *eval.ExecutorStatus // nil when it did not answer
 	Problem string               // why not, for people
+	SeenAt  *time.Time           // when it last answered; nil: never
+}
+
+// Names of what an executor is like.
+const (
+	Ready    = "ready"
+	Draining = "draining"
+	Troubled = "troubled" // answers, and takes on no runs: Problem says why
+	Away     = "away"     // does not answer: Problem says why
+)
+
+// Word is what the executor is like, in one of the names above.
+func (s State) Word() string {
+	switch {
+	case s.Status == nil:
+		return Away
+	case s.Status.Draining:
+		return Draining
+	case s.Status.Problem != "":
+		return Troubled
+	default:
+		return Ready
+	}
 }
 
 // Language is a language and the executors that offer it.
@@ -54,11 +77,12 @@ type Catalog struct {
 	at     time.Time // of the last round
 	states []State
 	known  map[string]eval.ExecutorStatus // the last answer of each, by name
+	seen   map[string]time.Time           // when that was
 }
 
 // New returns a catalog that has asked nobody yet.
 func New(executors []Executor) *Catalog {
-	return &Catalog{executors: executors, known: map[string]eval.ExecutorStatus{}}
+	return &Catalog{executors: executors, known: map[string]eval.ExecutorStatus{}, seen: map[string]time.Time{}}
 }
 
 // Run asks now and then until ctx ends.
@@ -97,13 +121,17 @@ func (c *Catalog) States(ctx context.Context) []State {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ctx.Err() == nil { // else it was the caller who gave up
-		c.states, c.at = states, time.Now()
-	}
-	for _, s := range states {
+	now := time.Now()
+	for i, s := range states {
 		if s.Status != nil {
-			c.known[s.Name] = *s.Status
+			c.known[s.Name], c.seen[s.Name] = *s.Status, now.UTC()
 		}
+		if at, ok := c.seen[s.Name]; ok {
+			states[i].SeenAt = &at
+		}
+	}
+	if ctx.Err() == nil { // else it was the caller who gave up
+		c.states, c.at = states, now
 	}
 	return slices.Clone(states)
 }

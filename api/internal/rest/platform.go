@@ -110,21 +110,25 @@ type ExecutorList struct {
 
 // Executor is an executor as it answered now, or why it did not.
 type Executor struct {
-	Name      string `json:"name"` // its URL, or local
+	Name      string `json:"name"`  // its URL, or local
+	State     string `json:"state"` // ready, draining, troubled or away
 	Reachable bool   `json:"reachable"`
 	Problem   string `json:"problem,omitempty"` // why it did not answer, or takes on no runs
 	Host      string `json:"host,omitempty"`    // as it calls itself
 	Version   string `json:"version,omitempty"`
 	eval.Load
-	Isolation *eval.Isolation `json:"isolation,omitempty"`
-	Languages []string        `json:"languages"` // those available, by id
+	Running   []eval.RunningInfo `json:"running"`           // the runs under way, the oldest first
+	SeenAt    *time.Time         `json:"seen_at,omitempty"` // when it answered last; absent: never
+	Isolation *eval.Isolation    `json:"isolation,omitempty"`
+	Languages []string           `json:"languages"` // those available, by id
 }
 
 func viewExecutor(s catalog.State) Executor {
-	v := Executor{Name: s.Name, Problem: s.Problem, Languages: []string{}}
+	v := Executor{Name: s.Name, State: s.Word(), Problem: s.Problem, Running: []eval.RunningInfo{}, SeenAt: s.SeenAt, Languages: []string{}}
 	if st := s.Status; st != nil {
 		v.Reachable, v.Host, v.Version = true, st.Name, st.Version
 		v.Load, v.Isolation, v.Problem = st.Load, &st.Isolation, st.Problem
+		v.Running = append(v.Running, st.Running...)
 		for _, l := range st.Languages {
 			if l.Available {
 				v.Languages = append(v.Languages, l.ID)

@@ -3,7 +3,9 @@ package slots
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
@@ -28,6 +30,9 @@ type Pass struct {
 	cancel  context.CancelCauseFunc
 	done    chan struct{}
 	once    sync.Once
+
+	language string    // once it has begun
+	since    time.Time // zero: it has not
 }
 
 // NewFence returns a fence that has seen nothing.
@@ -80,6 +85,27 @@ func (f *Fence) Stop(id eval.ID, attempt int) error {
 	}
 	p.cancel(ErrStopped)
 	return nil
+}
+
+// Begin notes that the attempt has its slot and starts to run.
+func (p *Pass) Begin(language string) {
+	p.fence.mu.Lock()
+	defer p.fence.mu.Unlock()
+	p.language, p.since = language, time.Now().UTC()
+}
+
+// Running lists the attempts that have begun, the oldest first.
+func (f *Fence) Running() []eval.RunningInfo {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	running := []eval.RunningInfo{}
+	for _, p := range f.active {
+		if !p.since.IsZero() {
+			running = append(running, eval.RunningInfo{ID: p.id, Language: p.language, Attempt: p.attempt, Since: p.since})
+		}
+	}
+	slices.SortFunc(running, func(a, b eval.RunningInfo) int { return a.Since.Compare(b.Since) })
+	return running
 }
 
 // StopAll cancels every run for a reason.

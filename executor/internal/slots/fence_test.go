@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -79,4 +80,28 @@ func TestWhatWasSeenLongAgoIsForgotten(t *testing.T) {
 		require.NoError(t, enter(fmt.Sprint(i), 1))
 	}
 	require.NoError(t, enter("first", 4), "its memory is bounded")
+}
+
+func TestARunIsListedFromItsSlotToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := slots.NewFence()
+		require.Empty(t, f.Running())
+		_, first, err := f.Enter(t.Context(), "a", 3)
+		require.NoError(t, err)
+		_, second, err := f.Enter(t.Context(), "b", 1)
+		require.NoError(t, err)
+		require.Empty(t, f.Running(), "they wait for slots")
+		second.Begin("python")
+		began := time.Now().UTC()
+		time.Sleep(time.Second)
+		first.Begin("go")
+		require.Equal(t, []eval.RunningInfo{
+			{ID: "b", Language: "python", Attempt: 1, Since: began},
+			{ID: "a", Language: "go", Attempt: 3, Since: began.Add(time.Second)},
+		}, f.Running())
+		second.Leave()
+		require.Len(t, f.Running(), 1)
+		first.Leave()
+		require.Empty(t, f.Running())
+	})
 }

@@ -267,13 +267,15 @@ func TestRoster(t *testing.T, open func(t *testing.T) eval.Roster) {
 		require.NoError(t, r.Leave(t.Context(), "never seen"))
 		require.Empty(t, workers(t, r))
 	})
-	t.Run("who falls silent is forgotten, and may come back", func(t *testing.T) {
+	t.Run("who falls silent is told as lost, and may come back", func(t *testing.T) {
 		r := open(t)
 		require.NoError(t, r.Report(t.Context(), info("stays"), time.Hour))
 		require.NoError(t, r.Report(t.Context(), info("silent"), 100*time.Millisecond))
-		require.Len(t, workers(t, r), 2)
-		testkit.Eventually(t, func() bool { return len(workers(t, r)) == 1 }, "the silent worker is forgotten")
+		lost := info("silent")
+		lost.Lost = true
+		testkit.Eventually(t, func() bool { return workers(t, r)[0].Lost }, "the silent worker is lost")
+		require.Equal(t, []eval.WorkerInfo{lost, info("stays")}, workers(t, r), "as it last said")
 		require.NoError(t, r.Report(t.Context(), info("silent"), time.Hour))
-		require.Len(t, workers(t, r), 2)
+		require.Equal(t, []eval.WorkerInfo{info("silent"), info("stays")}, workers(t, r))
 	})
 }
