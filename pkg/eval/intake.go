@@ -25,7 +25,9 @@ func (s Submission) Accept(now time.Time, rules Rules) ([]Change, error) {
 	}
 	changes := make([]Change, len(s.Evaluations))
 	for i, e := range s.Evaluations {
-		changes[i] = Accept(fresh(e), now, rules)
+		e = fresh(e)
+		e.CreatedAt = StoreTime(s.AcceptedAt)
+		changes[i] = Accept(e, now, rules)
 	}
 	return changes, nil
 }

@@ -55,16 +55,20 @@ type Outcome struct {
 }
 
 // Accept makes a queued evaluation of a validated spec: attempt 0, event 1.
+// Its CreatedAt may say that it was accepted before now, elsewhere.
 func Accept(e Evaluation, now time.Time, rules Rules) Change {
-	e.Status, e.CreatedAt, e.DispatchSeq = Queued, now, 1
+	e.Status, e.DispatchSeq = Queued, 1
+	if e.CreatedAt.IsZero() || e.CreatedAt.After(now) {
+		e.CreatedAt = now
+	}
 	next := now.Add(rules.FirstLook)
 	if e.Spec.RunAt != nil && e.Spec.RunAt.After(now) {
 		next = *e.Spec.RunAt
 	}
 	e.NextDispatchAt, e.DispatchedAt = &next, &now
 	if e.Spec.ExpiresIn > 0 {
-		from := now
-		if e.Spec.RunAt != nil && e.Spec.RunAt.After(now) {
+		from := e.CreatedAt
+		if e.Spec.RunAt != nil && e.Spec.RunAt.After(from) {
 			from = *e.Spec.RunAt
 		}
 		e.ExpiresAt = ptr(StoreTime(from.Add(time.Duration(e.Spec.ExpiresIn))))

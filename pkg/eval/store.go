@@ -28,6 +28,9 @@ type Submission struct {
 	// is the same: a hash of the request.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	Fingerprint    string `json:"fingerprint,omitempty"`
+	// AcceptedAt is when it was accepted, if that was before it reached the
+	// store: see package fallback. Zero: now.
+	AcceptedAt time.Time `json:"accepted_at,omitzero"`
 }
 
 // IdempotencyWindow is how long an idempotency key is remembered at least.

@@ -26,7 +26,7 @@ func (s *Store) Create(ctx context.Context, sub eval.Submission) ([]eval.Evaluat
 			first, err := s.replay(name, used, sub)
 			return first, err == nil, err
 		}
-		key = &Idempotency{Project: name, Key: sub.IdempotencyKey, Fingerprint: sub.Fingerprint, At: now}
+		key = &Idempotency{Project: name, Key: sub.IdempotencyKey, Fingerprint: sub.Fingerprint, At: changes[0].Evaluation.CreatedAt}
 	}
 	created := make([]eval.Evaluation, len(changes))
 	for i, c := range changes {

@@ -164,6 +164,26 @@ func testIntake(t *testing.T, open OpenStore) {
 			_, err = f.Get(f.ctx, again.Evaluations[0].Key)
 			kind(f, eval.KindNotFound, err)
 		},
+		"what was accepted elsewhere before has that age": func(f *fixture) {
+			before := f.clock.Now()
+			f.clock.Advance(time.Hour)
+			sub := eval.Submission{AcceptedAt: before, IdempotencyKey: "k", Evaluations: []eval.Evaluation{{Key: f.key(), Spec: program("1")}}}
+			sub.Evaluations[0].Spec.ExpiresIn = eval.Duration(2 * time.Hour)
+			created, _, err := f.Create(f.ctx, sub)
+			require.NoError(f, err)
+			require.Equal(f, before, created[0].CreatedAt)
+			require.Equal(f, before.Add(2*time.Hour), *created[0].ExpiresAt)
+			require.Equal(f, f.clock.Now(), f.events(created[0].Key)[0].At)
+			same(f, created[0], f.get(created[0].Key))
+			_, replayed, err := f.Create(f.ctx, sub)
+			require.NoError(f, err)
+			require.True(f, replayed)
+
+			later := eval.Submission{AcceptedAt: f.clock.Now().Add(time.Hour), Evaluations: []eval.Evaluation{{Key: f.key(), Spec: program("1")}}}
+			created, _, err = f.Create(f.ctx, later)
+			require.NoError(f, err)
+			require.Equal(f, f.clock.Now(), created[0].CreatedAt, "never in the future")
+		},
 		"an idempotency key with another request is refused": func(f *fixture) {
 			s := eval.Submission{IdempotencyKey: "k", Fingerprint: "f", Evaluations: []eval.Evaluation{{Key: f.key(), Spec: program("1")}}}
 			_, _, err := f.Create(f.ctx, s)
