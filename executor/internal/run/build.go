@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
 	"github.com/crucible-eval/crucible/pkg/eval"
@@ -45,7 +46,13 @@ func (j *job) build(ctx context.Context) (made files, ok bool, err error) {
 	if ok, err := j.compile(ctx, s); err != nil || !ok {
 		return nil, false, err
 	}
-	if made, err = j.carry(s.workspace); err != nil {
+	made, err = j.carry(s.workspace)
+	if errors.Is(err, errNoProgram) {
+		j.result.Verdict, j.result.Cause = eval.CompileError, eval.CauseCompile
+		j.result.Explanation = fmt.Sprintf("The %s compiler reported success and made no program; is this a library?", j.lang.Name)
+		return nil, false, nil
+	}
+	if err != nil {
 		return nil, false, err
 	}
 	if !j.cold {
@@ -71,10 +78,10 @@ func (j *job) carry(w sandbox.Workspace) (files, error) {
 	}
 	if name := j.lang.Compile.Output; name != "" {
 		err := take(name)
-		if err == nil && len(made[name]) == 0 {
-			err = errors.New("it is empty")
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, sandbox.ErrNotRegular) || err == nil && len(made[name]) == 0 {
+			return nil, errNoProgram
 		}
-		return made, noOutput(err)
+		return made, unreadable(err)
 	}
 	entries, whole, err := w.List(maxEntries)
 	if err != nil {
@@ -88,17 +95,21 @@ func (j *job) carry(w sandbox.Workspace) (files, error) {
 			continue
 		}
 		if err := take(e.Path); err != nil {
-			return nil, noOutput(err)
+			return nil, unreadable(err)
 		}
 	}
 	return made, nil
 }
 
-func noOutput(err error) error {
+// errNoProgram says that a compiler had nothing against the program's text and
+// made nothing that could run, as of a library: the program's doing.
+var errNoProgram = errors.New("the compiler made no program")
+
+func unreadable(err error) error {
 	if err == nil || eval.IsKind(err, eval.KindInvalid) {
 		return err
 	}
-	return eval.Errorf(eval.KindSandbox, "the compiler reported success and left no program: %w", err)
+	return eval.Errorf(eval.KindSandbox, "what the compiler made cannot be read: %w", err)
 }
 
 // readWhole reads a file of at most limit bytes.
