@@ -34,6 +34,7 @@ func TestDatabasesBehaveAsMemoryDoes(t *testing.T) {
 			round++
 			model := memory.NewStore(memory.Options{Now: clock.Now})
 			project := fmt.Sprint("project-", round)
+			holdCallbacks(rt, b.Store, clock)
 			for range rapid.IntRange(1, 25).Draw(rt, "steps") {
 				op := drawOp(rt, project)
 				want, got := op.call(model), op.call(b.Store)
@@ -58,6 +59,18 @@ func TestDatabasesBehaveAsMemoryDoes(t *testing.T) {
 			requireSameJSON(rt, want, got)
 		})
 	})
+}
+
+// holdCallbacks takes what earlier rounds have left: they are taken over all projects.
+func holdCallbacks(rt *rapid.T, s eval.Store, clock *evaltest.Clock) {
+	clock.Advance(time.Minute)
+	for {
+		taken, err := s.TakeCallbacks(rt.Context(), eval.TakeRequest{Deliverer: "before", Lease: 1e6 * time.Hour, Limit: 100, PerHost: 100})
+		require.NoError(rt, err)
+		if len(taken) == 0 {
+			return
+		}
+	}
 }
 
 type op struct {
@@ -85,9 +98,10 @@ func drawOp(rt *rapid.T, project string) op {
 		{Failure: &eval.Failure{Kind: eval.KindInvalid, Message: "no"}}, {Failure: &eval.Failure{Kind: eval.KindStopping}},
 		{Failure: &eval.Failure{Kind: eval.KindFull}, RetryAfter: time.Second}, {Failure: &eval.Failure{Kind: eval.KindSandbox}},
 	}).Draw(rt, "outcome")
-	switch name := rapid.SampledFrom([]string{"create", "claim", "beat", "finish", "finish", "cancel", "get", "events", "attempts", "retry", "dead", "bury"}).Draw(rt, "op"); name {
+	switch name := rapid.SampledFrom([]string{"create", "claim", "beat", "finish", "finish", "cancel", "get", "events", "attempts", "retry", "dead", "bury", "take", "report", "call again", "callbacks"}).Draw(rt, "op"); name {
 	case "create":
-		e := eval.Evaluation{Key: key, Spec: eval.Spec{Program: eval.Program{Language: "c", Code: eval.Bytes("x")}, RetryPolicy: eval.PolicyConservative}}
+		e := eval.Evaluation{Key: key, Spec: eval.Spec{Program: eval.Program{Language: "c", Code: eval.Bytes("x")}, RetryPolicy: eval.PolicyConservative,
+			CallbackURL: rapid.SampledFrom([]string{"", "https://a.example/", "https://b.example/"}).Draw(rt, "callback")}}
 		sub := eval.Submission{Evaluations: []eval.Evaluation{e}, IdempotencyKey: rapid.SampledFrom([]string{"", "", "k"}).Draw(rt, "key"),
 			Fingerprint: rapid.SampledFrom([]string{"f", "g"}).Draw(rt, "fingerprint")}
 		return op{name, func(s eval.Store) any {
@@ -126,6 +140,21 @@ func drawOp(rt *rapid.T, project string) op {
 	case "dead":
 		return op{name, func(s eval.Store) any {
 			return answer(s.ListDeadLetters(ctx, eval.DeadLetterQuery{Project: project, Limit: 2}))
+		}}
+	case "take":
+		return op{name, func(s eval.Store) any {
+			return answer(s.TakeCallbacks(ctx, eval.TakeRequest{Deliverer: "d", Lease: 2 * time.Second, Limit: l.Attempt, PerHost: 1}))
+		}}
+	case "report":
+		delivery := rapid.SampledFrom([]eval.Delivery{{HTTPStatus: 200}, {Reason: eval.CallbackGone}}).Draw(rt, "delivery")
+		return op{name, func(s eval.Store) any {
+			return answer(s.ReportCallback(ctx, eval.CallbackLease{Key: key, Try: l.Attempt}, delivery))
+		}}
+	case "call again":
+		return op{name, func(s eval.Store) any { return answer(s.RetryCallback(ctx, key)) }}
+	case "callbacks":
+		return op{name, func(s eval.Store) any {
+			return answer(s.ListCallbacks(ctx, eval.CallbackQuery{Project: project, Limit: 2}))
 		}}
 	default:
 		return op{name, func(s eval.Store) any { return answer(nil, s.DeleteDeadLetter(ctx, key)) }}

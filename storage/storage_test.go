@@ -77,7 +77,7 @@ func TestPostgresStore(t *testing.T) {
 		cfg.Now = now
 		cfg.DataDir = t.TempDir()
 		b := open(t, cfg)
-		execute(t, cfg, `TRUNCATE evaluations, programs, tags, attempts, evaluation_events, dead_letters, idempotency_keys`)
+		execute(t, cfg, `TRUNCATE evaluations, programs, tags, attempts, evaluation_events, dead_letters, idempotency_keys, callbacks`)
 		return b.Store
 	})
 }

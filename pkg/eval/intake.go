@@ -70,6 +70,7 @@ func (s Submission) validate() error {
 		check(at+"client", e.Client)
 		check(at+"trace", e.Trace)
 		check(at+"language", e.Spec.Language)
+		check(at+"callback_url", e.Spec.CallbackURL)
 		for j, tag := range e.Spec.Tags {
 			check(fmt.Sprintf("%stags[%d]", at, j), tag)
 		}

@@ -42,6 +42,7 @@ type Change struct {
 	Event      *Event     // to append; Cursor is given by the store
 	Attempt    *Attempt   // to insert, or to replace by its number
 	DeadLetter *DeadLetter
+	Callback   *Callback // to insert: the evaluation has ended and its client wants to hear of it
 }
 
 // Outcome is what a worker reports about its attempt: exactly one of a
@@ -234,6 +235,7 @@ func (e Evaluation) failed(f Failure, after time.Duration, now time.Time, rnd fl
 func (e Evaluation) end(s Status, now time.Time, why string) Change {
 	e.Status, e.FinishedAt, e.NextDispatchAt, e.DispatchedAt, e.LeaseUntil = s, &now, nil, nil, nil
 	c := e.changed(map[Status]EventType{Completed: EventCompleted, Failed: EventFailed, Cancelled: EventCancelled}[s], now, why)
+	c.Callback = c.Evaluation.callback(now)
 	if s == Failed {
 		c.DeadLetter = &DeadLetter{Key: e.Key, Language: e.Spec.Language, Failure: *e.Failure, Attempts: e.Attempt, FailedAt: now}
 	}

@@ -18,6 +18,7 @@ type Store interface {
 	Leaser
 	Scheduler
 	DeadLetters
+	Outbox
 }
 
 // Submission is what one request accepts: one evaluation or a batch.
@@ -97,7 +98,8 @@ type Stats struct {
 	DeadLetters int64             `json:"dead_letters"`
 	// OldestQueuedAt is when the evaluation was created that has waited
 	// longest among those that are due.
-	OldestQueuedAt *time.Time `json:"oldest_queued_at,omitempty"`
+	OldestQueuedAt *time.Time    `json:"oldest_queued_at,omitempty"`
+	Callbacks      CallbackStats `json:"callbacks"`
 }
 
 // Lease names an attempt that a worker believes it holds.

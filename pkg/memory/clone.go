@@ -76,6 +76,11 @@ func cloneAttempt(a eval.Attempt) eval.Attempt {
 	return a
 }
 
+func cloneCallback(c eval.Callback) eval.Callback {
+	c.NextAt, c.EndedAt = clonePointer(c.NextAt), clonePointer(c.EndedAt)
+	return c
+}
+
 func clonePointer[T any](p *T) *T {
 	if p == nil {
 		return nil

@@ -30,6 +30,7 @@ type Record struct {
 	Events     []eval.Event     `json:"events"`
 	Attempts   []eval.Attempt   `json:"attempts,omitempty"`
 	DeadLetter *eval.DeadLetter `json:"dead_letter,omitempty"`
+	Callback   *eval.Callback   `json:"callback,omitempty"`
 }
 
 // Idempotency is a used idempotency key.
@@ -44,7 +45,7 @@ type Idempotency struct {
 func transaction(records, forgotten []*record, key *Idempotency) Transaction {
 	t := Transaction{Idempotency: key}
 	for _, r := range records {
-		t.Records = append(t.Records, Record{r.eval, r.events, r.attempts, r.dead})
+		t.Records = append(t.Records, Record{r.eval, r.events, r.attempts, r.dead, r.callback})
 	}
 	for _, r := range forgotten {
 		t.Forgotten = append(t.Forgotten, r.eval.Key)
@@ -58,7 +59,7 @@ func (s *Store) Restore(records []Record, keys []Idempotency) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range records {
-		s.put(&record{r.Evaluation, r.Events, r.Attempts, r.DeadLetter})
+		s.put(&record{r.Evaluation, r.Events, r.Attempts, r.DeadLetter, r.Callback})
 		for _, e := range r.Events {
 			s.cursor = max(s.cursor, e.Cursor)
 		}

@@ -39,7 +39,8 @@ type Store struct {
 	projects map[string]*project
 	queued   map[eval.Key]*record
 	running  map[eval.Key]*record
-	cursor   int64 // of the last event
+	pending  map[eval.Key]*record // with a callback that is
+	cursor   int64                // of the last event
 }
 
 // record is an evaluation and its history. What it points at is never
@@ -49,6 +50,7 @@ type record struct {
 	events   []eval.Event
 	attempts []eval.Attempt
 	dead     *eval.DeadLetter
+	callback *eval.Callback
 }
 
 type project struct {
@@ -83,6 +85,7 @@ func NewStore(o Options) *Store {
 		projects: map[string]*project{},
 		queued:   map[eval.Key]*record{},
 		running:  map[eval.Key]*record{},
+		pending:  map[eval.Key]*record{},
 	}
 }
 
@@ -121,6 +124,9 @@ func (s *Store) write(ctx context.Context, changes []eval.Change, key *Idempoten
 		}
 		if c.DeadLetter != nil {
 			r.dead = c.DeadLetter
+		}
+		if c.Callback != nil {
+			r.callback = c.Callback
 		}
 		next = append(next, r)
 	}
@@ -172,6 +178,10 @@ func (s *Store) put(r *record) {
 	case eval.Running:
 		s.running[key] = r
 	}
+	delete(s.pending, key)
+	if r.callback != nil && r.callback.Status == eval.CallbackPending {
+		s.pending[key] = r
+	}
 }
 
 func byAge(a, b *record) int {
@@ -218,6 +228,7 @@ func (s *Store) forget(r *record) {
 		p.order = slices.Delete(p.order, at, at+1)
 	}
 	delete(s.records, r.eval.Key)
+	delete(s.pending, r.eval.Key)
 	if p.stale += len(r.events); p.stale > len(p.feed)/2 {
 		p.feed = slices.DeleteFunc(p.feed, func(e eval.Event) bool { return s.records[e.Key] == nil })
 		p.stale = 0

@@ -216,3 +216,28 @@ func (s *Store) DeleteDeadLetter(ctx context.Context, key eval.Key) error {
 	_, err := do[Nothing](ctx, s, "delete_dead_letter", key)
 	return err
 }
+
+// TakeCallbacks implements [eval.Outbox].
+func (s *Store) TakeCallbacks(ctx context.Context, r eval.TakeRequest) ([]eval.Callback, error) {
+	return do[[]eval.Callback](ctx, s, "take_callbacks", r)
+}
+
+// ReportCallback implements [eval.Outbox].
+func (s *Store) ReportCallback(ctx context.Context, l eval.CallbackLease, d eval.Delivery) (eval.Callback, error) {
+	return do[eval.Callback](ctx, s, "report_callback", ReportCallbackRequest{l, d})
+}
+
+// Callback implements [eval.Outbox].
+func (s *Store) Callback(ctx context.Context, key eval.Key) (eval.Callback, error) {
+	return look[eval.Callback](ctx, s, "callback", key)
+}
+
+// ListCallbacks implements [eval.Outbox].
+func (s *Store) ListCallbacks(ctx context.Context, q eval.CallbackQuery) (eval.CallbackPage, error) {
+	return look[eval.CallbackPage](ctx, s, "list_callbacks", q)
+}
+
+// RetryCallback implements [eval.Outbox].
+func (s *Store) RetryCallback(ctx context.Context, key eval.Key) (eval.Callback, error) {
+	return do[eval.Callback](ctx, s, "retry_callback", key)
+}

@@ -67,6 +67,11 @@ type (
 		eval.Key
 		NewID eval.ID `json:"new_id"`
 	}
+	// ReportCallbackRequest asks for report_callback.
+	ReportCallbackRequest struct {
+		Lease    eval.CallbackLease `json:"lease"`
+		Delivery eval.Delivery      `json:"delivery"`
+	}
 	// Nothing is an empty request or answer.
 	Nothing struct{}
 	// Number answers rewind.

@@ -232,6 +232,17 @@ func TestUnreachable(t *testing.T, s eval.Store) {
 		},
 		"Retry":            func() error { _, err := s.Retry(ctx, key, "x"); return err },
 		"DeleteDeadLetter": func() error { return s.DeleteDeadLetter(ctx, key) },
+		"TakeCallbacks": func() error {
+			_, err := s.TakeCallbacks(ctx, eval.TakeRequest{Deliverer: deliverer, Lease: lease, Limit: 1, PerHost: 1})
+			return err
+		},
+		"ReportCallback": func() error {
+			_, err := s.ReportCallback(ctx, eval.CallbackLease{Key: key, Try: 1}, eval.Delivery{})
+			return err
+		},
+		"Callback":      func() error { _, err := s.Callback(ctx, key); return err },
+		"ListCallbacks": func() error { _, err := s.ListCallbacks(ctx, eval.CallbackQuery{Project: key.Project}); return err },
+		"RetryCallback": func() error { _, err := s.RetryCallback(ctx, key); return err },
 	} {
 		err := call()
 		require.Equal(t, eval.KindUnavailable, eval.KindOf(err), "%s: %v", name, err)

@@ -72,6 +72,13 @@ func Routes(e *echo.Echo, s eval.Store, b eval.Blobs, info Info) {
 	method(g, "delete_dead_letter", func(ctx context.Context, k eval.Key) (remote.Nothing, error) {
 		return remote.Nothing{}, s.DeleteDeadLetter(ctx, k)
 	})
+	method(g, "take_callbacks", s.TakeCallbacks)
+	method(g, "report_callback", func(ctx context.Context, r remote.ReportCallbackRequest) (eval.Callback, error) {
+		return s.ReportCallback(ctx, r.Lease, r.Delivery)
+	})
+	method(g, "callback", s.Callback)
+	method(g, "list_callbacks", s.ListCallbacks)
+	method(g, "retry_callback", s.RetryCallback)
 	blobRoutes(e, b)
 	e.GET(remote.InfoPath, func(c echo.Context) error {
 		project := c.QueryParam("project")

@@ -24,6 +24,7 @@ const _ = uint(1<<12 - eval.MaxSubmission)
 type dialect struct {
 	name       string
 	lock       string // after a SELECT of one evaluation that will change
+	lockRow    string // after a SELECT of one row of another table that will change
 	skipLocked string // after a SELECT of evaluations that nobody else is changing
 	cursor     string // the value of a new event's cursor; %d is its number within the transaction
 	fence      string // the events that a feed may show
@@ -41,6 +42,7 @@ var sqliteDialect = dialect{
 var postgresDialect = dialect{
 	name:       "postgres",
 	lock:       " FOR UPDATE OF e",
+	lockRow:    " FOR UPDATE",
 	skipLocked: " FOR UPDATE SKIP LOCKED",
 	cursor:     "(pg_current_xact_id()::text::bigint << 12) + %d",
 	rows:       500, // a thousand rows: 59 ms; with 100 at once 92 ms

@@ -124,6 +124,11 @@ func (t *tx) save(old eval.Evaluation, c eval.Change) error {
 			return err
 		}
 	}
+	if c.Callback != nil {
+		if err := t.insertCallback(*c.Callback); err != nil {
+			return err
+		}
+	}
 	return t.appendEvents([]eval.Change{c})
 }
 

@@ -10,7 +10,30 @@ ALTER TABLE attempts ADD COLUMN alone BOOLEAN NOT NULL DEFAULT FALSE;
 ALTER TABLE attempts ADD COLUMN counted BOOLEAN NOT NULL DEFAULT FALSE;
 ALTER TABLE attempts ADD COLUMN next_try_at BIGINT;
 
+-- The outbox: one row for each evaluation that has ended and whose client wants to hear of it.
+CREATE TABLE callbacks (
+    project_id    TEXT NOT NULL,
+    evaluation_id TEXT COLLATE "C" NOT NULL,
+    url           TEXT NOT NULL,
+    host          TEXT NOT NULL,
+    status        TEXT NOT NULL,
+    tries         BIGINT NOT NULL,
+    max_tries     BIGINT NOT NULL,
+    deliverer     TEXT NOT NULL,
+    next_at       BIGINT,
+    reason        TEXT NOT NULL,
+    message       TEXT NOT NULL,
+    http_status   BIGINT NOT NULL,
+    created_at    BIGINT NOT NULL,
+    ended_at      BIGINT,
+    PRIMARY KEY (project_id, evaluation_id)
+);
+CREATE INDEX callbacks_due ON callbacks (next_at) WHERE status = 'pending';
+CREATE INDEX callbacks_status ON callbacks (project_id, status, created_at, evaluation_id);
+CREATE INDEX callbacks_newest ON callbacks (project_id, created_at, evaluation_id);
+
 -- +goose Down
+DROP TABLE callbacks;
 ALTER TABLE attempts DROP COLUMN next_try_at;
 ALTER TABLE attempts DROP COLUMN counted;
 ALTER TABLE attempts DROP COLUMN alone;

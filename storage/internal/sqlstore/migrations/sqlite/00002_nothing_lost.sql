@@ -10,7 +10,30 @@ ALTER TABLE attempts ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN counted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN next_try_at INTEGER;
 
+-- The outbox: one row for each evaluation that has ended and whose client wants to hear of it.
+CREATE TABLE callbacks (
+    project_id    TEXT NOT NULL,
+    evaluation_id TEXT NOT NULL,
+    url           TEXT NOT NULL,
+    host          TEXT NOT NULL,
+    status        TEXT NOT NULL,
+    tries         INTEGER NOT NULL,
+    max_tries     INTEGER NOT NULL,
+    deliverer     TEXT NOT NULL,
+    next_at       INTEGER,
+    reason        TEXT NOT NULL,
+    message       TEXT NOT NULL,
+    http_status   INTEGER NOT NULL,
+    created_at    INTEGER NOT NULL,
+    ended_at      INTEGER,
+    PRIMARY KEY (project_id, evaluation_id)
+);
+CREATE INDEX callbacks_due ON callbacks (next_at) WHERE status = 'pending';
+CREATE INDEX callbacks_status ON callbacks (project_id, status, created_at, evaluation_id);
+CREATE INDEX callbacks_newest ON callbacks (project_id, created_at, evaluation_id);
+
 -- +goose Down
+DROP TABLE callbacks;
 ALTER TABLE attempts DROP COLUMN next_try_at;
 ALTER TABLE attempts DROP COLUMN counted;
 ALTER TABLE attempts DROP COLUMN alone;
