@@ -55,6 +55,11 @@ type Deps struct {
 	StorageInfo func(context.Context) ([]StoragePart, error)
 	Policy      eval.Policy // zero: eval.DefaultPolicy
 
+	// Beside are what runs in the same process, for /livez, and Parts what that
+	// needs, for /readyz.
+	Beside []service.Lively
+	Parts  []httpkit.Part
+
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
 	Version  string
@@ -66,6 +71,7 @@ type Service struct {
 	server  *httpkit.Server
 	routes  *rest.API
 	monitor *monitor.Monitor
+	beside  []service.Lively
 }
 
 // loopBound is how long a loop that is well goes without a beat at most: what
@@ -78,7 +84,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 	if d.Store == nil || d.Queue == nil {
 		return nil, errors.New("api: a store and a queue are required")
 	}
-	keys, err := cfg.keys()
+	keys, err := cfg.tokens()
 	if err != nil {
 		return nil, err
 	}
@@ -89,15 +95,13 @@ func New(cfg Config, d Deps) (*Service, error) {
 	if d.Policy.Max == (eval.Limits{}) {
 		d.Policy = eval.DefaultPolicy()
 	}
+	s := &Service{beside: d.Beside}
 	hub := live.NewHub(d.Store, d.Notices, eval.DefaultProject, log)
 	known := catalog.New(d.Executors)
 	server, err := httpkit.New(httpkit.Options{
 		Name: "api", Listen: cfg.Listen, Logger: log, Registry: d.Registry, BodyLimit: cfg.BodyLimit,
 		Tokens: keys, AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts,
-		Ready: func(ctx context.Context) error {
-			_, err := d.Store.Feed(ctx, eval.DefaultProject, -1, 1)
-			return err
-		},
+		Parts: parts(d), Live: s.Live,
 		Version: d.Version,
 	})
 	if err != nil {
@@ -109,7 +113,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 	}
 	o := rest.Options{
 		Store: d.Store, Blobs: d.Blobs, Queue: d.Queue, Output: d.Output, Roster: d.Roster, Storage: d.StorageInfo,
-		Hub: hub, Catalog: known, Policy: d.Policy, Log: log, Metrics: metrics, Version: d.Version, Draining: server.Draining(),
+		Hub: hub, Catalog: known, Policy: d.Policy, Log: log, Metrics: metrics, Version: d.Version, Draining: server.Draining(), NewWork: server.NewWork,
 		BatchBodyLimit: cfg.BatchBodyLimit, MaxWait: cfg.MaxWait, MaxWaiters: cfg.MaxWaiters, MaxStreams: cfg.MaxStreams,
 	}
 	if d.Redis != nil {
@@ -122,13 +126,36 @@ func New(cfg Config, d Deps) (*Service, error) {
 		return nil, err
 	}
 	pages.Routes(server.Echo())
-	s := &Service{server: server, routes: routes}
+	s.server, s.routes = server, routes
 	if d.Redis != nil {
 		s.monitor = monitor.New(d.Redis.ConnOpt(), cfg.MonitorReadOnly)
 		s.monitor.Routes(server.Echo())
 	}
 	s.Group = service.NewGroup(log, service.NewLoop("catalog", loopBound, known.Run), service.NewLoop("live", loopBound, hub.Run), server)
 	return s, nil
+}
+
+// parts are what the API needs. It accepts evaluations without the queue: they
+// run when that is back.
+func parts(d Deps) []httpkit.Part {
+	all := []httpkit.Part{{Name: "storage", Try: func(ctx context.Context) error {
+		_, err := d.Store.Feed(ctx, eval.DefaultProject, -1, 1)
+		return err
+	}}}
+	if d.Redis != nil {
+		all = append(all, httpkit.Part{Name: "queue", Try: d.Redis.Ready, Optional: true})
+	}
+	return append(all, d.Parts...)
+}
+
+// Live implements service.Lively: it tells of the loops of the API and of what
+// else runs in this process.
+func (s *Service) Live() error {
+	errs := []error{s.Group.Live()}
+	for _, l := range s.beside {
+		errs = append(errs, l.Live())
+	}
+	return errors.Join(errs...)
 }
 
 // Name implements service.Service.
@@ -139,10 +166,6 @@ func (s *Service) URL() string { return s.server.URL() }
 
 // Addr is the address that it listens on, once started.
 func (s *Service) Addr() string { return s.server.Addr() }
-
-// Drain makes /readyz say no and ends waits and streams; requests are still
-// served until Stop.
-func (s *Service) Drain() { s.server.Drain() }
 
 // Stop implements service.Service.
 func (s *Service) Stop(ctx context.Context) error {

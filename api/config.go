@@ -2,7 +2,10 @@ package api
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -25,8 +28,11 @@ type Config struct {
 	// Listen is host:port; port 0 takes a free one. Beyond loopback it needs
 	// APIKeys or AllowInsecure.
 	Listen string
-	// APIKeys are the credentials that clients may send: KEY, or NAME:KEY
-	// where the name is for people. Without any, no credentials are needed.
+	// APIKeys are the credentials that clients may send: KEY, or NAME:KEY.
+	// The name is who the client is: evaluations show it, and limits go by it.
+	// Several keys of one name are one client. A key without a name is named
+	// by a hash of it. Without any, no credentials are needed, and there is
+	// one client, whose name is empty.
 	APIKeys []string
 	// AllowInsecure permits to listen beyond loopback without keys.
 	AllowInsecure bool
@@ -54,16 +60,40 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// keys are the configured keys without their names. A key has no colon, so
-// what follows the last one is the key in both forms.
-func (c Config) keys() ([]string, error) {
-	var keys []string
+// clientName is what the name of a client looks like: it stands in logs,
+// metrics and query parameters.
+var clientName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
+
+// tokens are the configured keys with their names. A key has no colon, so what
+// follows the last one is the key in both forms.
+func (c Config) tokens() ([]httpkit.Token, error) {
+	var tokens []httpkit.Token
+	names := map[string]string{} // by key
 	for i, k := range c.APIKeys {
-		k = strings.TrimSpace(k[strings.LastIndex(k, ":")+1:])
-		if k == "" {
+		at := strings.LastIndex(k, ":")
+		key := strings.TrimSpace(k[at+1:])
+		if key == "" {
 			return nil, fmt.Errorf("API key %d is empty: give KEY, or NAME:KEY", i+1)
 		}
-		keys = append(keys, k)
+		name := nameOf(key)
+		if at >= 0 {
+			name = strings.TrimSpace(k[:at])
+		}
+		if !clientName.MatchString(name) {
+			return nil, fmt.Errorf("the name of API key %d is not one: it has 1 to 64 letters, digits, dots, dashes, underscores and @", i+1)
+		}
+		if have, twice := names[key]; twice && have != name {
+			return nil, fmt.Errorf("API key %d is that of client %q too: each client needs a key of its own", i+1, have)
+		}
+		names[key] = name
+		tokens = append(tokens, httpkit.Token{Client: name, Secret: key})
 	}
-	return keys, nil
+	return tokens, nil
+}
+
+// nameOf names a client by its key: 32 bits of a hash, which tell clients apart
+// and nothing about a key that is not easily guessed anyway.
+func nameOf(key string) string {
+	sum := sha256.Sum256([]byte("crucible client " + key))
+	return "key-" + hex.EncodeToString(sum[:4])
 }

@@ -220,6 +220,25 @@ func TestDrainEndsStreamsAndWaits(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, p.get("/readyz").Code)
 }
 
+func TestADrainingAPITakesNothingNewAndAnswersTheRest(t *testing.T) {
+	p := start(t)
+	id := p.post("/api/v1/evaluations", hello).evaluation().ID
+	p.api.Drain()
+	for _, r := range []response{
+		p.post("/api/v1/evaluations", hello),
+		p.post("/api/v1/evaluations?wait=10s", hello),
+		p.post("/api/v1/evaluations/batch", `{"evaluations":[`+hello+`]}`),
+		p.post("/api/v1/evaluations/"+string(id)+"/retry", ""),
+		p.post("/api/v1/dead-letters/"+string(id)+"/retry", ""),
+		p.post("/api/v1/dead-letters/retry", `{}`),
+	} {
+		r.problem(http.StatusServiceUnavailable, eval.KindStopping)
+		require.Equal(t, "1", r.Header.Get("Retry-After"))
+	}
+	require.Equal(t, eval.Queued, p.get("/api/v1/evaluations/"+string(id)).evaluation().Status)
+	require.Equal(t, eval.Cancelled, p.post("/api/v1/evaluations/"+string(id)+"/cancel", "").evaluation().Status, "an end is nothing new")
+}
+
 func TestManyWaitersAreWokenAtOnce(t *testing.T) {
 	p := start(t)
 	id := p.post("/api/v1/evaluations", hello).evaluation().ID

@@ -12,6 +12,7 @@ import (
 
 	"github.com/crucible-eval/crucible/api"
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/testkit"
 )
 
 const hello = `{"language":"python","code":"print('hello')"}`
@@ -185,6 +186,6 @@ func TestStoreDownIs503(t *testing.T) {
 	require.Equal(t, http.StatusOK, home.Code)
 	require.Contains(t, home.Body, "The store cannot be reached")
 	broken.cut(nil)
-	require.Equal(t, http.StatusOK, p.get("/readyz").Code)
+	testkit.Eventually(t, func() bool { return p.get("/readyz").Code == http.StatusOK }, "it is ready again")
 	require.Equal(t, http.StatusAccepted, p.post("/api/v1/evaluations", hello).Code)
 }

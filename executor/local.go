@@ -275,13 +275,19 @@ func (l *Local) Checked(ctx context.Context) error { return l.languages.AllSettl
 // Ready tells why no run would be taken on, or nil.
 func (l *Local) Ready(context.Context) error {
 	if l.slots.Load().Draining {
-		return errors.New("the executor is shutting down")
+		return eval.Errorf(eval.KindStopping, "the executor is shutting down")
 	}
 	if problem := l.guard.Problem(); problem != "" {
-		return errors.New(problem)
+		return eval.Errorf(eval.KindUnavailable, "%s", problem)
 	}
 	return nil
 }
+
+// Live implements service.Lively: it tells whether the sandbox is looked after.
+func (l *Local) Live() error { return l.guard.Live() }
+
+// Refuse takes on no more runs (KindStopping) and does not wait.
+func (l *Local) Refuse() { l.slots.Drain() }
 
 // Drain takes on no more runs (KindStopping) and waits for those under way
 // until ctx ends; then it kills them, and their Run returns KindStopping.

@@ -42,14 +42,20 @@ func New(cfg ServiceConfig, local *Local, logger *slog.Logger, registry *prometh
 		Name: "executor", Listen: cfg.Listen, Logger: logger, Registry: registry,
 		// A byte can take six in JSON, and there is more than the program.
 		BodyLimit: cmp.Or(cfg.BodyLimit, 6*local.cfg.Policy.MaxProgramBytes+6*(eval.MaxArgBytes+eval.MaxEnvBytes)*2),
-		Tokens:    cfg.Tokens, AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts,
-		Ready: local.Ready, Version: local.cfg.Version,
+		Tokens:    httpkit.Nameless(cfg.Tokens), AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts,
+		Parts: []httpkit.Part{{Name: "sandbox", Try: local.Ready}}, Live: local.Live, Version: local.cfg.Version,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("executor: %w", err)
 	}
 	rest.Routes(server.Echo(), local)
 	return &Service{server, local}, nil
+}
+
+// Drain implements service.Drainer: it takes on no more runs.
+func (s *Service) Drain() {
+	s.Server.Drain()
+	s.local.Refuse()
 }
 
 // Stop refuses new runs, waits for those under way until ctx ends, kills the

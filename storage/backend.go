@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/httpkit"
 	"github.com/crucible-eval/crucible/pkg/memory"
 	"github.com/crucible-eval/crucible/storage/internal/blobstore"
 	"github.com/crucible-eval/crucible/storage/internal/filestore"
@@ -22,7 +23,7 @@ type Backend struct {
 
 	kind    string
 	blobs   string // what the blobs are kept in
-	pings   []func(context.Context) error
+	parts   []httpkit.Part
 	sizes   func(context.Context) (*int64, error) // nil: not known
 	closing []io.Closer
 
@@ -77,7 +78,7 @@ func (b *Backend) openStore(ctx context.Context, cfg Config) error {
 	}
 	b.Store = store
 	b.sizes = store.Size
-	b.pings = append(b.pings, store.Ping)
+	b.parts = append(b.parts, httpkit.Part{Name: "database", Try: store.Ping})
 	b.closing = append(b.closing, store)
 	return nil
 }
@@ -100,19 +101,22 @@ func (b *Backend) openBlobs(ctx context.Context, cfg Config) error {
 		return err
 	}
 	b.Blobs = blobs
-	b.pings = append(b.pings, blobs.Ping)
+	b.parts = append(b.parts, httpkit.Part{Name: "blobs", Try: blobs.Ping})
 	b.closing = append(b.closing, blobs)
 	return nil
 }
 
-// Ready returns nil when store and blobs answer. KindUnavailable.
+// Ready returns nil when all parts answer. KindUnavailable.
 func (b *Backend) Ready(ctx context.Context) error {
 	var errs []error
-	for _, ping := range b.pings {
-		errs = append(errs, ping(ctx))
+	for _, p := range b.parts {
+		errs = append(errs, p.Try(ctx))
 	}
 	return errors.Join(errs...)
 }
+
+// Parts are what the storage needs to be ready: those that can be away.
+func (b *Backend) Parts() []httpkit.Part { return b.parts }
 
 // Close closes store and blobs; closing twice is fine.
 func (b *Backend) Close() error {

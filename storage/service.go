@@ -31,7 +31,7 @@ var _ service.Service = (*Service)(nil)
 func New(cfg ServiceConfig, b *Backend, logger *slog.Logger, registry *prometheus.Registry) (*Service, error) {
 	server, err := httpkit.New(httpkit.Options{
 		Name: "storage", Listen: cfg.Listen, Logger: logger, Registry: registry, Version: cfg.Version,
-		Tokens: cfg.Tokens, AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts, Ready: b.Ready,
+		Tokens: httpkit.Nameless(cfg.Tokens), AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts, Parts: b.Parts(),
 	})
 	if err != nil {
 		return nil, err

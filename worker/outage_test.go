@@ -66,12 +66,23 @@ func TestAPlatformStartsWithoutRedis(t *testing.T) {
 	r := newRig(t, task.RedisConfig{URL: server.URL})
 	require.Error(t, r.redis.Ready(context.Background()))
 	w := r.worker(worker.Config{}, nil)
-	require.Error(t, w.Ready(context.Background()))
+	require.Equal(t, map[string]bool{"worker": true, "queue": false, "storage": true, "executors": true}, readiness(w))
 	e := r.create("hello")
 	server.Start()
 	require.Equal(t, eval.Completed, r.ended(e.Key).Status)
 	require.NoError(t, r.redis.Ready(context.Background()))
-	require.NoError(t, w.Ready(context.Background()))
+	require.Equal(t, map[string]bool{"worker": true, "queue": true, "storage": true, "executors": true}, readiness(w))
+	require.NoError(t, w.Stop(context.Background()))
+	require.False(t, readiness(w)["worker"], "a stopped worker takes no work")
+}
+
+// readiness tries what the worker needs.
+func readiness(w *running) map[string]bool {
+	all := map[string]bool{}
+	for _, p := range w.Parts() {
+		all[p.Name] = p.Try(context.Background()) == nil
+	}
+	return all
 }
 
 func TestARestartedRedisLosesNothing(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/httpkit"
 	"github.com/crucible-eval/crucible/pkg/live"
 	"github.com/crucible-eval/crucible/pkg/service"
 	"github.com/crucible-eval/crucible/pkg/task"
@@ -34,6 +35,9 @@ const (
 	reportFor   = 7 * time.Second // three reports may be lost
 	// firstContact is how long a start waits to hear how many slots the executors have.
 	firstContact = 5 * time.Second
+	// lastSteps is what leaving may take after the last evaluation, and hurried the same when the stop is to be at once.
+	lastSteps = 10 * time.Second
+	hurried   = 2 * time.Second
 	// loopBound is how long a loop that is well goes without a beat at most:
 	// what each waits for ends after ten seconds.
 	loopBound = 30 * time.Second
@@ -54,6 +58,7 @@ type Worker struct {
 	loops    *service.Group // the reconciler, the reports, the notices
 	started  time.Time
 	draining atomic.Bool
+	stopped  bool
 
 	mu     sync.Mutex
 	failed chan error
@@ -96,15 +101,60 @@ func (w *Worker) Name() string { return "worker" }
 // Failed implements service.Service. A worker does not end by itself: it waits for what is away.
 func (w *Worker) Failed() <-chan error { return w.failed }
 
-// Ready returns nil when the worker takes work: it has started, does not drain, and Redis answers.
-func (w *Worker) Ready(ctx context.Context) error {
+// Parts are what the worker needs to do its work, and the worker itself, which may be starting or stopping.
+func (w *Worker) Parts() []httpkit.Part {
+	return []httpkit.Part{
+		{Name: "worker", Try: w.takesWork},
+		{Name: "queue", Try: w.deps.Redis.Ready},
+		{Name: "storage", Try: func(ctx context.Context) error {
+			_, err := w.deps.Store.Feed(ctx, eval.DefaultProject, -1, 1)
+			return err
+		}},
+		{Name: "executors", Try: w.pool.Reach},
+	}
+}
+
+func (w *Worker) takesWork(context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.started.IsZero() || w.draining.Load() {
+		return eval.Errorf(eval.KindStopping, "the worker is starting or shutting down")
+	}
+	return nil
+}
+
+// Live implements service.Lively.
+func (w *Worker) Live() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.loops == nil {
+		return nil
+	}
+	return w.loops.Live()
+}
+
+// Drain implements service.Drainer: the worker takes no more work.
+func (w *Worker) Drain() {
 	w.mu.Lock()
 	started := !w.started.IsZero()
 	w.mu.Unlock()
-	if !started || w.draining.Load() {
-		return eval.Errorf(eval.KindStopping, "the worker is starting or shutting down")
+	if !started || w.draining.Swap(true) {
+		return
 	}
-	return w.deps.Redis.Ready(ctx)
+	w.log.Info("worker takes no more work", "running", len(w.handler.Running()))
+	w.server.Pause()
+	w.handler.Refuse()
+}
+
+// stopOnce says whether this is the first stop of a worker that has started.
+func (w *Worker) stopOnce() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.started.IsZero() || w.stopped {
+		return false
+	}
+	w.stopped = true
+	return true
 }
 
 // Start implements service.Service. Store, Redis and executors may be away: it works when they are there. It waits a
@@ -127,19 +177,19 @@ func (w *Worker) Start(ctx context.Context) error {
 	reconciler := reconcile.New(reconcile.Config{Every: w.cfg.Reconcile, Again: w.cfg.Again}, reconcile.Deps{
 		Store: w.deps.Store, Queue: task.NewQueue(w.deps.Redis), Redis: w.deps.Redis, Logger: w.log, Registry: w.deps.Registry,
 	})
-	w.loops = service.NewGroup(w.log,
+	loops := service.NewGroup(w.log,
 		service.NewLoop("notices", loopBound, w.listen),
 		service.NewLoop("reports", loopBound, w.reports),
 		service.NewLoop("reconciler", loopBound, reconciler.Run),
 	)
 	w.mu.Lock()
-	w.started = time.Now().UTC()
+	w.started, w.loops = time.Now().UTC(), loops
 	w.mu.Unlock()
-	if err := w.loops.Start(ctx); err != nil {
+	if err := loops.Start(ctx); err != nil {
 		return err
 	}
 	if err := w.server.Start(ctx); err != nil {
-		return errors.Join(err, w.loops.Stop(ctx))
+		return errors.Join(err, loops.Stop(ctx))
 	}
 	w.log.Info("worker ready", "slots", slots, "executors", len(w.deps.Executors), "lease", w.cfg.Lease)
 	return nil
@@ -167,20 +217,21 @@ func (w *Worker) countSlots(ctx context.Context) int {
 // Stop implements service.Service: it takes no more work, lets evaluations end until the drain time is over or ctx
 // ends, then gives the rest back to the queue, uncounted.
 func (w *Worker) Stop(ctx context.Context) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.started.IsZero() || w.draining.Swap(true) {
+	if !w.stopOnce() {
 		return nil
 	}
-	w.log.Info("worker stops", "running", len(w.handler.Running()))
-	w.server.Pause()
+	w.Drain()
 	w.report(ctx) // so that people see it drain
 	patience, cancel := context.WithTimeout(ctx, w.cfg.Drain)
 	defer cancel()
 	errs := []error{w.handler.Drain(patience)}
 
 	// What is left takes moments, and happens even when ctx has ended.
-	end, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	left := lastSteps
+	if ctx.Err() != nil {
+		left = hurried
+	}
+	end, cancelEnd := context.WithTimeout(context.WithoutCancel(ctx), left)
 	defer cancelEnd()
 	errs = append(errs, w.server.Stop(end), w.loops.Stop(end))
 	_ = w.live.Leave(end, w.cfg.Name) // it is forgotten in a moment anyway

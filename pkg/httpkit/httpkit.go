@@ -5,13 +5,11 @@ package httpkit
 import (
 	"cmp"
 	"context"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -30,7 +28,6 @@ const (
 	maxHeaderBytes      = 64 << 10
 	readHeaderTimeout   = 10 * time.Second
 	idleTimeout         = 2 * time.Minute
-	healthCheckTimeout  = 2 * time.Second
 	defaultBodyPatience = 30 * time.Second
 	slowestBody         = 128 << 10 // bytes a second
 )
@@ -50,7 +47,7 @@ type Options struct {
 	// Tokens are the credentials that are accepted as Authorization: Bearer
 	// or X-Api-Key. Without any, the server listens on loopback only, checks
 	// the Host header and refuses cross-site requests.
-	Tokens []string
+	Tokens []Token
 	// AllowInsecure permits to listen elsewhere without tokens.
 	AllowInsecure bool
 	// AllowedHosts are accepted as Host besides loopback names and Listen's
@@ -60,8 +57,10 @@ type Options struct {
 	// and /version.
 	Public func(path string) bool
 
-	Ready   func(context.Context) error // nil: always
-	Live    func() error                // nil: always; an error means "makes no progress"
+	// Parts are what the service needs, as /readyz tries them.
+	Parts []Part
+	// Live is what /livez tells: an error means "makes no progress"; nil: always.
+	Live    func() error
 	Version string
 }
 
@@ -76,6 +75,7 @@ type Server struct {
 	served   chan struct{}
 	cancel   context.CancelFunc // ends the contexts of requests
 
+	parts   []*part
 	drain   chan struct{} // closed when shutting down
 	drained sync.Once
 	mu      sync.Mutex
@@ -101,6 +101,9 @@ func New(opt Options) (*Server, error) {
 			"anybody could run code here; set an API key or token, listen on 127.0.0.1, or say --allow-insecure if something in front of it authenticates", opt.Name, opt.Listen)
 	}
 	s := &Server{opt: opt, log: opt.Logger, echo: echo.New(), failed: make(chan error, 1), served: make(chan struct{}), drain: make(chan struct{})}
+	for _, p := range opt.Parts {
+		s.parts = append(s.parts, &part{Part: p, log: opt.Logger.With("service", opt.Name)})
+	}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.writeError
 	s.echo.JSONSerializer = serializer{}
@@ -108,7 +111,7 @@ func New(opt Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.echo.Use(s.requestID, m.measure, s.recoverPanic, securityHeaders, s.authenticate, limitBody(opt.BodyLimit), bodyPatience(opt.BodyPatience))
+	s.echo.Use(s.requestID, m.measure, s.recoverPanic, securityHeaders, s.farewell, s.authenticate, limitBody(opt.BodyLimit), bodyPatience(opt.BodyPatience))
 	s.commonRoutes()
 	return s, nil
 }
@@ -169,13 +172,6 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// Drain makes /readyz say no, so that load balancers look elsewhere; the
-// server goes on serving until Stop.
-func (s *Server) Drain() { s.drained.Do(func() { close(s.drain) }) }
-
-// Draining is closed when the server shuts down: long streams end then.
-func (s *Server) Draining() <-chan struct{} { return s.drain }
-
 // Stop refuses new connections, waits for requests under way until ctx ends,
 // then cuts them.
 func (s *Server) Stop(ctx context.Context) error {
@@ -203,39 +199,9 @@ func ignoreDeadline(err error) error {
 	return err
 }
 
-func (s *Server) isDraining() bool {
-	select {
-	case <-s.drain:
-		return true
-	default:
-		return false
-	}
-}
-
 func (s *Server) commonRoutes() {
-	health := func(c echo.Context, err error) error {
-		if err != nil {
-			return c.JSON(http.StatusServiceUnavailable, map[string]string{"status": "unavailable", "problem": err.Error()})
-		}
-		return c.JSON(http.StatusOK, map[string]string{"status": "ok"})
-	}
-	s.echo.GET("/livez", func(c echo.Context) error {
-		if s.opt.Live == nil {
-			return health(c, nil)
-		}
-		return health(c, s.opt.Live())
-	})
-	s.echo.GET("/readyz", func(c echo.Context) error {
-		if s.isDraining() {
-			return health(c, errors.New("shutting down"))
-		}
-		if s.opt.Ready == nil {
-			return health(c, nil)
-		}
-		ctx, cancel := context.WithTimeout(c.Request().Context(), healthCheckTimeout)
-		defer cancel()
-		return health(c, s.opt.Ready(ctx))
-	})
+	s.echo.GET("/livez", s.livez)
+	s.echo.GET("/readyz", s.readyz)
 	s.echo.GET("/version", func(c echo.Context) error {
 		return c.JSON(http.StatusOK, map[string]string{"service": s.opt.Name, "version": cmp.Or(s.opt.Version, "unknown")})
 	})
@@ -275,81 +241,4 @@ func fromEcho(he *echo.HTTPError) error {
 		return eval.Errorf(eval.KindInvalid, "%v", he.Message)
 	}
 	return he
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
-}
-
-func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
-	guard := http.NewCrossOriginProtection()
-	return func(c echo.Context) error {
-		r := c.Request()
-		if len(s.opt.Tokens) == 0 {
-			if !s.opt.AllowInsecure && !s.hostAllowed(r.Host) {
-				return eval.Errorf(eval.KindForbidden, "host %q is not allowed; reach this server by a loopback name, or allow the host with --allowed-host", r.Host)
-			}
-			if err := guard.Check(r); err != nil {
-				return eval.Errorf(eval.KindForbidden, "cross-site requests are refused")
-			}
-			return next(c)
-		}
-		path := r.URL.Path
-		if path == "/livez" || path == "/readyz" || path == "/version" || s.opt.Public != nil && s.opt.Public(path) {
-			return next(c)
-		}
-		if !s.tokenKnown(token(r)) {
-			c.Response().Header().Set("WWW-Authenticate", `Bearer realm="crucible", Basic realm="crucible"`)
-			return eval.Errorf(eval.KindUnauthorized, "send an API key as Authorization: Bearer KEY, as X-Api-Key: KEY, or as the password of HTTP basic authentication")
-		}
-		// Browsers send basic credentials by themselves, other sites included.
-		if err := guard.Check(r); err != nil {
-			return eval.Errorf(eval.KindForbidden, "cross-site requests are refused")
-		}
-		return next(c)
-	}
-}
-
-func (s *Server) hostAllowed(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	host = strings.Trim(host, "[]")
-	if isLoopback(host) {
-		return true
-	}
-	for _, h := range s.opt.AllowedHosts {
-		if strings.EqualFold(h, host) {
-			return true
-		}
-	}
-	return false
-}
-
-func token(r *http.Request) string {
-	if k := r.Header.Get("X-Api-Key"); k != "" {
-		return k
-	}
-	if _, password, ok := r.BasicAuth(); ok {
-		return password
-	}
-	scheme, rest, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	if ok && strings.EqualFold(scheme, "bearer") {
-		return strings.TrimSpace(rest)
-	}
-	return ""
-}
-
-// tokenKnown compares with every token, in constant time for each.
-func (s *Server) tokenKnown(got string) bool {
-	known := 0
-	for _, t := range s.opt.Tokens {
-		known |= subtle.ConstantTimeCompare([]byte(t), []byte(got))
-	}
-	return known == 1 && got != ""
 }

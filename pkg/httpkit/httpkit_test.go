@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/httpkit"
 	"github.com/crucible-eval/crucible/pkg/problem"
 )
@@ -164,7 +163,7 @@ func TestWithoutTokensOnlyThisMachineMayAsk(t *testing.T) {
 }
 
 func TestWithTokensEachRequestNeedsOne(t *testing.T) {
-	s := serve(t, httpkit.Options{Tokens: []string{"k1", "k2"}})
+	s := serve(t, httpkit.Options{Tokens: []httpkit.Token{{Client: "one", Secret: "k1"}, {Client: "two", Secret: "k2"}}})
 	for _, tt := range []struct {
 		name   string
 		header []string
@@ -196,23 +195,8 @@ func TestListeningElsewhereNeedsCredentials(t *testing.T) {
 	}
 	_, err := httpkit.New(httpkit.Options{Name: "test", Listen: "0.0.0.0:0", AllowInsecure: true})
 	require.NoError(t, err)
-	_, err = httpkit.New(httpkit.Options{Name: "test", Listen: "0.0.0.0:0", Tokens: []string{"k"}})
+	_, err = httpkit.New(httpkit.Options{Name: "test", Listen: "0.0.0.0:0", Tokens: httpkit.Nameless([]string{"k"})})
 	require.NoError(t, err)
-}
-
-func TestReadinessTellsTheTruth(t *testing.T) {
-	var problem error
-	s := serve(t, httpkit.Options{Ready: func(context.Context) error { return problem }})
-	status, _ := do(t, "GET", s.URL()+"/readyz", "")
-	require.Equal(t, 200, status)
-	problem = eval.Errorf(eval.KindUnavailable, "the database does not answer")
-	status, got := do(t, "GET", s.URL()+"/readyz", "")
-	require.Equal(t, 503, status)
-	require.Contains(t, got, "database")
-	problem = nil
-	s.Drain()
-	status, _ = do(t, "GET", s.URL()+"/readyz", "")
-	require.Equal(t, 503, status, "while draining")
 }
 
 func TestAnEventStreamEndsWithTheServer(t *testing.T) {

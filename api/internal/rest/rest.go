@@ -52,7 +52,8 @@ type Options struct {
 	Log      *slog.Logger
 	Metrics  *Metrics
 	Version  string
-	Draining <-chan struct{} // closed when the server shuts down: waits and streams end
+	Draining <-chan struct{}     // closed when the server shuts down: waits and streams end
+	NewWork  echo.MiddlewareFunc // of routes that begin something
 
 	BatchBodyLimit int64
 	MaxWait        time.Duration
@@ -77,13 +78,13 @@ func New(o Options) *API { return &API{Options: o, began: time.Now()} }
 func (a *API) Routes(e *echo.Echo) {
 	v1 := e.Group("/api/v1")
 
-	v1.POST("/evaluations", a.submit, linger)
-	v1.POST("/evaluations/batch", a.submitBatch, linger, httpkit.BodyLimit(a.BatchBodyLimit))
+	v1.POST("/evaluations", a.submit, a.NewWork, linger)
+	v1.POST("/evaluations/batch", a.submitBatch, a.NewWork, linger, httpkit.BodyLimit(a.BatchBodyLimit))
 	v1.GET("/evaluations", a.list)
 	v1.GET("/evaluations/:id", a.get)
 	v1.GET("/evaluations/:id/attempts", a.attempts)
 	v1.POST("/evaluations/:id/cancel", a.cancel, linger)
-	v1.POST("/evaluations/:id/retry", a.retry)
+	v1.POST("/evaluations/:id/retry", a.retry, a.NewWork)
 	v1.GET("/evaluations/:id/events", a.events)
 	v1.GET("/evaluations/:id/output/:stream", a.output)
 	v1.HEAD("/evaluations/:id/output/:stream", a.output)
@@ -96,8 +97,8 @@ func (a *API) Routes(e *echo.Echo) {
 	v1.POST("/queues/:name/resume", a.resumeQueue)
 
 	v1.GET("/dead-letters", a.listDeadLetters)
-	v1.POST("/dead-letters/retry", a.retryDeadLetters, linger)
-	v1.POST("/dead-letters/:id/retry", a.retry)
+	v1.POST("/dead-letters/retry", a.retryDeadLetters, a.NewWork, linger)
+	v1.POST("/dead-letters/:id/retry", a.retry, a.NewWork)
 	v1.DELETE("/dead-letters/:id", a.deleteDeadLetter)
 
 	v1.GET("/workers", a.workers)

@@ -7,6 +7,7 @@ import (
 	"github.com/crucible-eval/crucible/api"
 	"github.com/crucible-eval/crucible/executor"
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/httpkit"
 	"github.com/crucible-eval/crucible/pkg/live"
 	"github.com/crucible-eval/crucible/pkg/service"
 	"github.com/crucible-eval/crucible/pkg/task"
@@ -64,11 +65,15 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 		Store: store, Blobs: backend.Blobs, Queue: task.NewQueue(redis), Notices: wires, Output: wires, Roster: wires,
 		Redis: redis, StorageInfo: storageInfo(backend), Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version,
 		Executors: []api.NamedExecutor{{Name: "local", Executor: local}}, Policy: policy,
+		Beside: []service.Lively{work, local},
+		// While no sandbox holds, evaluations are accepted and wait.
+		Parts: []httpkit.Part{{Name: "sandbox", Try: local.Ready, Optional: true}},
 	})
 	if err != nil {
 		return nil, err
 	}
-	p.Group = service.NewGroup(rt.Logger, work, door)
+	// The API starts first, and so stops last: what ends while the worker drains can be read.
+	p.Group = service.NewGroup(rt.Logger, door, work)
 	p.URL = door.URL
 	return p, nil
 }

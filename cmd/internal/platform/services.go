@@ -130,7 +130,7 @@ func Worker(ctx context.Context, cfg WorkerConfig, rt *Runtime) (_ *Platform, er
 	health, err := httpkit.New(httpkit.Options{
 		Name: "worker", Listen: cfg.Listen, Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version,
 		// Nothing can be run here: there are only health and metrics.
-		AllowInsecure: true, AllowedHosts: cfg.AllowedHosts, Ready: work.Ready,
+		AllowInsecure: true, AllowedHosts: cfg.AllowedHosts, Parts: work.Parts(), Live: work.Live,
 	})
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/crucible-eval/crucible/executor/internal/run"
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/service"
 )
 
 const (
@@ -27,6 +28,10 @@ const (
 	// Bounds of the pause between tries to get a sandbox that holds.
 	firstPause = 200 * time.Millisecond
 	lastPause  = 10 * time.Second
+	// beatEvery is how often the loop beats while there is nothing to prove,
+	// and bound what a loop that is well stays below: two proofs and a pause.
+	beatEvery = 10 * time.Second
+	bound     = 2*proofTimeout + lastPause + beatEvery
 )
 
 // Options are what New needs.
@@ -54,6 +59,7 @@ type Guard struct {
 	ctx    context.Context // ends with the guard
 	stop   context.CancelFunc
 	work   sync.WaitGroup
+	pulse  *service.Pulse
 	first  eval.Isolation // what has to hold for ever
 	renews chan struct{}  // has a place for one request to prove again
 
@@ -79,13 +85,14 @@ func New(ctx context.Context, opt Options) (*Guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Guard{opt: opt, renews: make(chan struct{}, 1)}
+	g := &Guard{opt: opt, renews: make(chan struct{}, 1), pulse: service.NewPulse("sandbox prover", bound)}
 	g.first, err = g.prove(ctx, boxes)
 	if err != nil {
 		return nil, errors.Join(err, boxes.Close())
 	}
 	g.accept(boxes, g.first)
 	g.ctx, g.stop = context.WithCancel(context.Background())
+	g.pulse.Beat()
 	g.work.Go(g.watch)
 	return g, nil
 }
@@ -174,6 +181,9 @@ func (g *Guard) Runner() *run.Runner {
 	return g.now.Runner
 }
 
+// Live implements service.Lively.
+func (g *Guard) Live() error { return g.pulse.Live() }
+
 // Close kills what runs and removes everything that was made.
 func (g *Guard) Close() error {
 	g.stop()
@@ -194,11 +204,17 @@ func (g *Guard) watch() {
 		defer ticker.Stop()
 		tick = ticker.C
 	}
+	defer g.pulse.End()
+	idle := time.NewTicker(beatEvery)
+	defer idle.Stop()
 	overdue := false
 	for {
+		g.pulse.Beat()
 		select {
 		case <-g.ctx.Done():
 			return
+		case <-idle.C:
+			continue
 		case <-g.renews:
 		case <-tick:
 			if overdue = !overdue && !g.opt.Idle(); overdue {
@@ -213,6 +229,7 @@ func (g *Guard) watch() {
 // its place, or with the guard.
 func (g *Guard) renew() {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		g.pulse.Beat()
 		err := g.try()
 		if err == nil || g.ctx.Err() != nil {
 			return

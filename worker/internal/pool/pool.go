@@ -3,6 +3,7 @@ package pool
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,6 +88,19 @@ func (p *Pool) Refresh(ctx context.Context) (slots, unknown int) {
 		}
 	}
 	return slots, unknown
+}
+
+// Reach asks all executors and returns nil when one of them takes on runs, else why each does not. KindUnavailable.
+func (p *Pool) Reach(ctx context.Context) error {
+	p.Refresh(ctx)
+	var why []string
+	for _, c := range p.Contacts() {
+		if c.Problem == "" {
+			return nil
+		}
+		why = append(why, c.Name+": "+c.Problem)
+	}
+	return eval.Errorf(eval.KindUnavailable, "no executor takes on runs: %s", strings.Join(why, "; "))
 }
 
 // Contacts tells how each executor looks from here.
