@@ -60,7 +60,7 @@ func TestRetriesFollowThePolicyAndEndAsADeadLetter(t *testing.T) {
 
 		require.Equal(t, eval.Failed, e.Status)
 		require.Equal(t, eval.KindSandbox, e.Failure.Kind)
-		require.Equal(t, "no sandbox today", e.Failure.Message)
+		require.Equal(t, "no sandbox today; that was the last of 3 tries", e.Failure.Message)
 		require.Equal(t, policy.Tries, r.script.runs(e.ID))
 		attempts, err := r.store.Attempts(context.Background(), e.Key)
 		require.NoError(t, err)
@@ -216,7 +216,7 @@ func TestAnEvaluationThatKillsItsWorkersIsPoison(t *testing.T) {
 	e := r.create("hello")
 	for range eval.DefaultRules().PoisonAfter { // workers claim it and are never heard of again
 		r.until(e.Key, "it is queued", func(e eval.Evaluation) bool { return e.Status == eval.Queued })
-		_, err := r.store.Claim(context.Background(), eval.ClaimRequest{Key: e.Key, Worker: "dead", Lease: time.Microsecond})
+		_, err := r.store.Claim(context.Background(), eval.ClaimRequest{Key: e.Key, Worker: "dead", Lease: time.Microsecond, Alone: true})
 		require.NoError(t, err)
 		testkit.Eventually(t, func() bool {
 			reaped, err := r.store.Reap(context.Background(), 10)

@@ -34,6 +34,7 @@ type Evaluation struct {
 
 	Attempt     int    `json:"attempt"`      // grows with each claim; fences late workers
 	Tries       int    `json:"tries"`        // attempts that count against the retry policy
+	Refused     int    `json:"refused"`      // attempts in a row that found no free slot
 	Lost        int    `json:"lost"`         // attempts whose worker or executor vanished
 	LostAlone   int    `json:"lost_alone"`   // of those, the ones in which nothing else ran there: its own doing
 	DispatchSeq int    `json:"dispatch_seq"` // how often it has entered the queue

@@ -27,9 +27,10 @@ const (
 	KindIsolation    Kind = "isolation"            // the sandbox is weaker than asked for
 	KindSandbox      Kind = "sandbox"              // the sandbox could not start or broke; not the program's doing
 	KindStopping     Kind = "stopping"             // this service is shutting down
+	KindWorkerLost   Kind = "worker_lost"          // the worker vanished, or could not renew its lease
 	KindExecutorLost Kind = "executor_lost"        // the executor vanished in the middle of a run
 	KindExpired      Kind = "expired"              // its deadline, expires_in, has passed
-	KindPoison       Kind = "poison"               // the evaluation took its worker down too often
+	KindPoison       Kind = "poison"               // the evaluation took its worker or executor down too often
 	KindInternal     Kind = "internal"             // a bug, or something nobody thought of
 )
 
@@ -69,11 +70,12 @@ var kinds = []KindInfo{
 	{KindRateLimited, 429, "Too many requests", RetryLater},
 	{KindInternal, 500, "Internal error", RetryCounted},
 	{KindSandbox, 500, "The sandbox failed", RetryCounted},
-	{KindPoison, 500, "The evaluation took its worker down", RetryNever},
+	{KindPoison, 500, "The evaluation took its worker or executor down", RetryNever},
 	{KindFull, 503, "No free slot", RetryLater},
 	{KindUnavailable, 503, "Unavailable", RetryCounted},
 	{KindIsolation, 503, "Isolation is weaker than asked for", RetryCounted},
 	{KindStopping, 503, "Shutting down", RetryAtOnce},
+	{KindWorkerLost, 503, "The worker was lost", RetryAtOnce},
 	{KindExecutorLost, 503, "The executor was lost", RetryCounted},
 	{KindExpired, 504, "The deadline has passed", RetryNever},
 }

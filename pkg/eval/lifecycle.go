@@ -28,6 +28,24 @@ type Rules struct {
 	FullFor time.Duration
 }
 
+// Check refuses numbers that make no sense. KindInvalid.
+func (r Rules) Check() error {
+	var bad []FieldError
+	atLeast := func(field string, ok bool, least string) {
+		if !ok {
+			bad = append(bad, FieldError{field, "must be at least " + least})
+		}
+	}
+	atLeast("first_look", r.FirstLook >= time.Millisecond, "1ms")
+	atLeast("poison_after", r.PoisonAfter >= 1, "1")
+	atLeast("max_lost", r.MaxLost >= r.PoisonAfter, "poison_after")
+	atLeast("window", r.Window >= 1, "1")
+	atLeast("age_after", r.AgeAfter >= time.Second, "1s")
+	atLeast("max_running", r.MaxRunning >= 0, "0, which is no bound")
+	atLeast("full_for", r.FullFor >= time.Second, "1s")
+	return Invalid(bad)
+}
+
 // DefaultRules returns the rules that crucible starts with.
 func DefaultRules() Rules {
 	return Rules{
@@ -46,11 +64,12 @@ type Change struct {
 }
 
 // Outcome is what a worker reports about its attempt: exactly one of a
-// result, a failure or a cancel.
+// result, a failure or a cancel. A cancel, and a failure of KindExpired, come
+// with the partial Result, if there is one.
 type Outcome struct {
 	Result     *Result       `json:"result,omitempty"`
 	Failure    *Failure      `json:"failure,omitempty"`
-	Cancelled  bool          `json:"cancelled,omitempty"`   // with the partial Result, if there is one
+	Cancelled  bool          `json:"cancelled,omitempty"`
 	RetryAfter time.Duration `json:"retry_after,omitempty"` // with a failure: not sooner than this, nanoseconds
 	Executor   string        `json:"executor,omitempty"`    // where it ran
 }
@@ -83,15 +102,17 @@ func Accept(e Evaluation, now time.Time, rules Rules) Change {
 func (e Evaluation) Suspect() bool { return e.Lost > 0 }
 
 // Claim gives a queued evaluation to a worker until now + lease. Any other
-// status, and a dispatch that was replaced by a later one, is a KindConflict
-// error that carries the status.
+// status, a dispatch that was replaced by a later one, and a deadline that has
+// passed are KindConflict errors that carry the status.
 func (e Evaluation) Claim(r ClaimRequest, now time.Time) (Change, error) {
-	if e.Status != Queued {
+	switch {
+	case e.Status != Queued:
 		return Change{}, e.conflict("cannot be claimed")
-	}
-	if r.Seq != 0 && r.Seq != e.DispatchSeq {
+	case r.Seq != 0 && r.Seq != e.DispatchSeq:
 		return Change{}, &Error{Kind: KindConflict, Status: e.Status,
 			Message: fmt.Sprintf("dispatch %d of evaluation %s was replaced by dispatch %d", r.Seq, e.ID, e.DispatchSeq)}
+	case e.expired(now):
+		return Change{}, e.conflict("has passed its deadline")
 	}
 	e.Status, e.Worker, e.Executor, e.Failure = Running, r.Worker, "", nil
 	e.Attempt++
@@ -135,100 +156,159 @@ func (e Evaluation) Finish(attempt Attempt, o Outcome, now time.Time, rnd float6
 	if err := e.held(attempt.Number); err != nil {
 		return Change{}, err
 	}
-	e.Executor, e.LeaseUntil = o.Executor, nil
-	attempt.Executor, attempt.FinishedAt, attempt.Failure = o.Executor, &now, o.Failure
+	e.Executor = o.Executor
+	attempt.Executor = o.Executor
 	if o.Result != nil {
 		attempt.WallMS, attempt.CPUMS, attempt.MemoryPeak = o.Result.WallMS, o.Result.CPUMS, o.Result.MemoryPeakBytes
 	}
-	var c Change
 	switch {
 	case o.Cancelled, o.Failure != nil && e.CancelRequestedAt != nil:
-		attempt.Outcome, e.Result = AttemptCancelled, o.Result
-		c = e.end(Cancelled, now, e.Reason)
-	case o.Result != nil:
-		attempt.Outcome = AttemptCompleted
-		e.Result, e.Verdict, e.Cause = o.Result, o.Result.Verdict, o.Result.Cause
-		c = e.end(Completed, now, "")
+		e.Result, attempt.Failure = o.Result, o.Failure
+		return e.end(Cancelled, now, e.Reason).ending(attempt, AttemptCancelled), nil
 	case o.Failure != nil:
-		c = e.failed(*o.Failure, o.RetryAfter, now, rnd, rules)
-		attempt.Outcome = AttemptRetried
-		if c.Evaluation.Status == Failed {
-			attempt.Outcome = AttemptFailed
+		if o.Failure.Kind == KindExpired {
+			e.Result = o.Result
 		}
-	default:
-		return Change{}, Errorf(KindInvalid, "an outcome needs a result, a failure or a cancel")
+		c := e.failed(&attempt, *o.Failure, o.RetryAfter, now, rnd, rules)
+		if c.Evaluation.Status == Failed {
+			return c.ending(attempt, AttemptFailed), nil
+		}
+		return c.ending(attempt, AttemptRetried), nil
+	case o.Result != nil:
+		e.Result, e.Verdict, e.Cause = o.Result, o.Result.Verdict, o.Result.Cause
+		return e.end(Completed, now, "").ending(attempt, AttemptCompleted), nil
 	}
-	c.Attempt = &attempt
-	return c, nil
+	return Change{}, Errorf(KindInvalid, "an outcome needs a result, a failure or a cancel")
 }
 
 // Reap takes a running evaluation from a worker whose lease has run out. It
-// is queued again, or cancelled if that was asked for, or failed as poison.
-// ok is false when the lease still holds.
+// is queued again, or cancelled if that was asked for, or failed: as poison,
+// or because its deadline has passed. ok is false when the lease still holds.
 func (e Evaluation) Reap(attempt Attempt, now time.Time, rnd float64, rules Rules) (c Change, ok bool) {
 	if e.Status != Running || e.LeaseUntil == nil || e.LeaseUntil.After(now) {
 		return Change{}, false
 	}
-	e.Lost++
-	e.LeaseUntil = nil
-	f := Failure{KindUnavailable, fmt.Sprintf("worker %s stopped renewing its lease during attempt %d", e.Worker, e.Attempt)}
-	switch {
-	case e.CancelRequestedAt != nil:
+	f := Failure{KindWorkerLost, fmt.Sprintf("worker %s stopped renewing its lease during attempt %d", e.Worker, e.Attempt)}
+	if e.CancelRequestedAt != nil {
+		e = e.lost(attempt)
+		attempt.Failure = &f
 		c = e.end(Cancelled, now, e.Reason)
-	case e.Lost >= rules.PoisonAfter:
-		f = Failure{KindPoison, fmt.Sprintf("%d workers vanished while running it; it will not be tried again by itself", e.Lost)}
-		e.Failure = &f
-		c = e.end(Failed, now, f.Message)
-	default:
-		c = e.failed(f, 0, now, rnd, rules)
-		if c.Evaluation.Status == Queued { // the wait for the lease was delay enough
-			c.Evaluation.NextDispatchAt = &now
-		}
+	} else {
+		c = e.failed(&attempt, f, 0, now, rnd, rules)
 	}
-	attempt.Outcome, attempt.FinishedAt, attempt.Failure = AttemptLost, &now, &f
+	return c.ending(attempt, AttemptLost), true
+}
+
+// ending adds the row of the attempt that has ended by the change.
+func (c Change) ending(attempt Attempt, o AttemptOutcome) Change {
+	attempt.Outcome, attempt.FinishedAt, attempt.NextTryAt = o, ptr(c.Evaluation.UpdatedAt), c.Evaluation.NextDispatchAt
 	c.Attempt = &attempt
-	return c, true
+	return c
 }
 
 // Expire fails a queued evaluation whose deadline has passed. ok is false
 // when it has not.
 func (e Evaluation) Expire(now time.Time) (c Change, ok bool) {
-	if e.Status != Queued || e.ExpiresAt == nil || e.ExpiresAt.After(now) {
+	if e.Status != Queued || !e.expired(now) {
 		return Change{}, false
 	}
-	e.Failure = &Failure{KindExpired, fmt.Sprintf("it had not ended %s after it was due to run; give expires_in more time, or ask for less at once", e.Spec.ExpiresIn)}
-	return e.end(Failed, now, e.Failure.Message), true
+	message := fmt.Sprintf("it had not ended %s after it was due to run; give expires_in more time, or ask for less at once", e.Spec.ExpiresIn)
+	if e.Failure != nil {
+		message += "; the last attempt: " + e.Failure.Message
+	}
+	e.Failure = &Failure{KindExpired, message}
+	return e.end(Failed, now, message), true
 }
 
-// failed decides between another try and the end, by the table of kinds and
-// the evaluation's retry policy.
-func (e Evaluation) failed(f Failure, after time.Duration, now time.Time, rnd float64, rules Rules) Change {
+func (e Evaluation) expired(now time.Time) bool { return e.ExpiresAt != nil && !e.ExpiresAt.After(now) }
+
+// due is when it was to run at first.
+func (e Evaluation) due() time.Time {
+	if e.Spec.RunAt != nil && e.Spec.RunAt.After(e.CreatedAt) {
+		return *e.Spec.RunAt
+	}
+	return e.CreatedAt
+}
+
+// lost counts an attempt whose worker or executor vanished.
+func (e Evaluation) lost(attempt Attempt) Evaluation {
+	e.Lost++
+	if attempt.Alone {
+		e.LostAlone++
+	}
+	return e
+}
+
+// poison says why an evaluation that was lost too often is not run again, or
+// "". Nobody is blamed for what happened while others ran beside it.
+func (e Evaluation) poison(rules Rules) string {
+	switch {
+	case e.LostAlone >= rules.PoisonAfter:
+		return fmt.Sprintf("%d of %d attempts took their worker or executor down while nothing else ran there: it is the program's doing, and it is not tried again by itself", e.LostAlone, e.Attempt)
+	case e.Lost >= rules.MaxLost:
+		return fmt.Sprintf("%d of %d attempts lost their worker or executor, and it is not tried again by itself: look for the reason in their logs, then retry it", e.Lost, e.Attempt)
+	}
+	return ""
+}
+
+// failed decides between another try and the end, by the table of kinds, how
+// often the evaluation was lost, its retry policy and its deadline. What it
+// decides stands in the failure, of the evaluation and of the attempt, after
+// what happened.
+func (e Evaluation) failed(attempt *Attempt, f Failure, after time.Duration, now time.Time, rnd float64, rules Rules) Change {
 	policy, ok := RetryPolicyByName(e.Spec.RetryPolicy)
 	if !ok {
 		policy, _ = RetryPolicyByName(PolicyDefault)
 	}
-	e.Failure = &f
-	again, delay := true, time.Duration(0)
+	quota, _ := RetryPolicyByName(PolicyQuotaExceeded)
+	after = min(max(after, 0), quota.Cap)
+	if f.Kind == KindExecutorLost || f.Kind == KindWorkerLost {
+		e = e.lost(*attempt)
+	}
+	refused := e.Refused + 1
+	e.Refused = 0
+
+	delay, again, never := after, "which does not count as a try", "" // never: why there is no other try
 	switch f.Kind.Info().Retry {
 	case RetryCounted:
 		e.Tries++
-		again, delay = e.Tries < policy.Tries, policy.Delay(e.Tries, rnd)
+		attempt.Counted = true
+		delay, again = max(policy.Delay(e.Tries, rnd), after), fmt.Sprintf("try %d of %d", e.Tries+1, policy.Tries)
+		if e.Tries >= policy.Tries {
+			never = fmt.Sprintf("that was the last of %d tries", policy.Tries)
+		}
 	case RetryLater:
-		quota, _ := RetryPolicyByName(PolicyQuotaExceeded)
-		again, delay = now.Sub(e.CreatedAt) < rules.FullFor, quota.Delay(1, rnd)
-		if after > 0 {
-			delay = after
+		e.Refused = refused
+		if delay == 0 {
+			delay = quota.Delay(refused, rnd)
+		}
+		if now.Sub(e.due()) >= rules.FullFor {
+			never = fmt.Sprintf("it has waited for %s, which is as long as it may", rules.FullFor)
 		}
 	case RetryAtOnce:
 	default:
-		again = false
-	}
-	if !again {
+		e.Failure, attempt.Failure = &f, &f
 		return e.end(Failed, now, f.Message)
 	}
-	e.Status = Queued
+	next := StoreTime(now.Add(delay))
+	switch poison := e.poison(rules); {
+	case poison != "":
+		f.Kind, never = KindPoison, poison
+	case never == "" && e.expired(next):
+		f.Kind, never = KindExpired, fmt.Sprintf("its deadline, %s, comes before the next try could begin", e.ExpiresAt.Format(time.RFC3339))
+	}
+	e.Failure, attempt.Failure = &f, &f
+	if never != "" {
+		f.Message += "; " + never
+		return e.end(Failed, now, f.Message)
+	}
+	when := "now"
+	if delay > 0 {
+		when = "in " + delay.Round(100*time.Millisecond).String()
+	}
+	f.Message += fmt.Sprintf("; it is tried again %s, %s", when, again)
+	e.Status, e.LeaseUntil, e.NextDispatchAt = Queued, nil, &next
 	e.DispatchSeq++
-	e.NextDispatchAt = ptr(StoreTime(now.Add(max(delay, after))))
 	return e.changed(EventRequeued, now, f.Message)
 }
 

@@ -111,13 +111,57 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsHonoured(t *testing.T) {
-	e, attempt := claimed(t, accepted(t, eval.Spec{}), start)
-	o := failure(eval.KindFull)
-	o.RetryAfter = 3 * time.Second
-	c, err := e.Finish(attempt, o, start, 0.5, eval.DefaultRules())
-	require.NoError(t, err)
-	require.Equal(t, start.Add(3*time.Second), *c.Evaluation.NextDispatchAt)
+func TestRetryAfterIsHonouredWithinReason(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		kind        eval.Kind
+		after, want time.Duration
+	}{
+		{"no slot, and when there is one", eval.KindFull, 3 * time.Second, 3 * time.Second},
+		{"too many requests", eval.KindRateLimited, 100 * time.Millisecond, 100 * time.Millisecond},
+		{"longer than the policy", eval.KindUnavailable, 40 * time.Second, 40 * time.Second},
+		{"shorter than the policy", eval.KindUnavailable, time.Second, 2 * time.Second},
+		{"a week: nobody means that", eval.KindFull, 7 * 24 * time.Hour, 5 * time.Minute},
+		{"a week, when it counts", eval.KindUnavailable, 7 * 24 * time.Hour, 5 * time.Minute},
+		{"yesterday: nothing is said", eval.KindFull, -time.Hour, 10 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e, attempt := claimed(t, accepted(t, eval.Spec{}), start)
+			o := failure(tt.kind)
+			o.RetryAfter = tt.after
+			c, err := e.Finish(attempt, o, start, 0, eval.DefaultRules())
+			require.NoError(t, err)
+			require.Equal(t, start.Add(tt.want), *c.Evaluation.NextDispatchAt)
+			require.Equal(t, start.Add(tt.want), *c.Attempt.NextTryAt)
+		})
+	}
+}
+
+// Refusals in a row wait longer and longer, as policy quota_exceeded says,
+// where nobody says how long; anything else in between begins anew.
+func TestRefusalsInARow(t *testing.T) {
+	e, now := accepted(t, eval.Spec{}), start
+	refuse := func(kind eval.Kind) time.Duration {
+		running, attempt := claimed(t, e, now)
+		c, err := running.Finish(attempt, failure(kind), now, 0, eval.DefaultRules())
+		require.NoError(t, err)
+		require.False(t, c.Attempt.Counted && kind == eval.KindFull)
+		e = c.Evaluation
+		was := now
+		now = *e.NextDispatchAt
+		return now.Sub(was)
+	}
+	for _, want := range []float64{10, 15, 22.5, 33.75, 50.625} {
+		require.Equal(t, want, refuse(eval.KindFull).Seconds())
+	}
+	for range 20 {
+		require.LessOrEqual(t, refuse(eval.KindFull), 300*time.Second)
+	}
+	require.Equal(t, 300*time.Second, refuse(eval.KindFull))
+	require.Zero(t, e.Tries)
+	require.Equal(t, 2*time.Second, refuse(eval.KindSandbox))
+	require.Equal(t, 10*time.Second, refuse(eval.KindFull))
+	require.Equal(t, 1, e.Tries)
 }
 
 func TestWaitingForASlotEnds(t *testing.T) {
@@ -127,6 +171,165 @@ func TestWaitingForASlotEnds(t *testing.T) {
 	c, err := e.Finish(attempt, failure(eval.KindFull), late, 0, rules)
 	require.NoError(t, err)
 	require.Equal(t, eval.Failed, c.Evaluation.Status)
+	require.Equal(t, "it broke; it has waited for 24h0m0s, which is as long as it may", c.Evaluation.Failure.Message)
+
+	t.Run("which begins when it was to run", func(t *testing.T) {
+		at := start.Add(48 * time.Hour)
+		e, attempt := claimed(t, accepted(t, eval.Spec{RunAt: &at}), at)
+		c, err := e.Finish(attempt, failure(eval.KindFull), at, 0, rules)
+		require.NoError(t, err)
+		require.Equal(t, eval.Queued, c.Evaluation.Status)
+	})
+}
+
+// lostOnce claims an evaluation and has the attempt fail with a kind.
+func lostOnce(t *testing.T, e eval.Evaluation, alone bool, kind eval.Kind, rules eval.Rules) eval.Change {
+	t.Helper()
+	c, err := e.Claim(eval.ClaimRequest{Worker: "w1", Lease: time.Second, Alone: alone}, start)
+	require.NoError(t, err)
+	require.Equal(t, alone, c.Attempt.Alone)
+	if kind == eval.KindWorkerLost {
+		c, ok := c.Evaluation.Reap(*c.Attempt, start.Add(time.Second), 0, rules)
+		require.True(t, ok)
+		return c
+	}
+	c, err = c.Evaluation.Finish(*c.Attempt, failure(kind), start, 0, rules)
+	require.NoError(t, err)
+	return c
+}
+
+func TestBlame(t *testing.T) {
+	aggressive := eval.Spec{RetryPolicy: eval.PolicyAggressive}
+	for _, kind := range []eval.Kind{eval.KindWorkerLost, eval.KindExecutorLost} {
+		t.Run(string(kind), func(t *testing.T) {
+			rules := eval.DefaultRules()
+			e := accepted(t, aggressive)
+			require.False(t, e.Suspect())
+			e = lostOnce(t, e, false, kind, rules).Evaluation
+			require.True(t, e.Suspect())
+			for n := 1; n < rules.PoisonAfter; n++ {
+				e = lostOnce(t, e, true, kind, rules).Evaluation
+				require.Equal(t, eval.Queued, e.Status)
+				require.Equal(t, n, e.LostAlone)
+			}
+			c := lostOnce(t, e, true, kind, rules)
+			require.Equal(t, eval.Failed, c.Evaluation.Status)
+			require.Equal(t, eval.KindPoison, c.DeadLetter.Failure.Kind)
+			require.Contains(t, c.DeadLetter.Failure.Message, "3 of 4 attempts took their worker or executor down")
+			require.Equal(t, 4, c.Evaluation.Lost)
+			require.Nil(t, c.Attempt.NextTryAt)
+		})
+		t.Run(string(kind)+" beside others is nobody's fault, but ends", func(t *testing.T) {
+			rules := eval.DefaultRules()
+			rules.MaxLost = 5
+			e := accepted(t, aggressive)
+			for range rules.MaxLost - 1 {
+				e = lostOnce(t, e, false, kind, rules).Evaluation
+				require.Equal(t, eval.Queued, e.Status)
+			}
+			e = lostOnce(t, e, false, kind, rules).Evaluation
+			require.Equal(t, eval.Failed, e.Status)
+			require.Equal(t, eval.KindPoison, e.Failure.Kind)
+			require.Zero(t, e.LostAlone)
+		})
+	}
+	t.Run("a lost executor is a try as well", func(t *testing.T) {
+		c := lostOnce(t, accepted(t, eval.Spec{}), false, eval.KindExecutorLost, eval.DefaultRules())
+		require.Equal(t, 1, c.Evaluation.Tries)
+		require.True(t, c.Attempt.Counted)
+		require.Equal(t, start.Add(2*time.Second), *c.Evaluation.NextDispatchAt)
+		require.Equal(t, "it broke; it is tried again in 2s, try 2 of 5", c.Evaluation.Failure.Message)
+	})
+	t.Run("other failures blame nobody", func(t *testing.T) {
+		for _, k := range eval.Kinds() {
+			if k.Kind != eval.KindExecutorLost && k.Kind != eval.KindWorkerLost {
+				require.Zero(t, lostOnce(t, accepted(t, eval.Spec{}), true, k.Kind, eval.DefaultRules()).Evaluation.Lost, k.Kind)
+			}
+		}
+	})
+}
+
+func TestDeadline(t *testing.T) {
+	rules := eval.DefaultRules()
+	minute := eval.Spec{ExpiresIn: eval.Duration(time.Minute)}
+	end := start.Add(time.Minute)
+
+	t.Run("a queued one fails, and is not claimed", func(t *testing.T) {
+		e := accepted(t, minute)
+		require.Equal(t, end, *e.ExpiresAt)
+		_, ok := e.Expire(end.Add(-time.Microsecond))
+		require.False(t, ok)
+		_, err := e.Claim(eval.ClaimRequest{Worker: "w1", Lease: time.Second}, end)
+		require.True(t, eval.IsKind(err, eval.KindConflict), err)
+		c, ok := e.Expire(end)
+		require.True(t, ok)
+		require.Equal(t, eval.KindExpired, c.DeadLetter.Failure.Kind)
+	})
+	t.Run("it begins when it is to run", func(t *testing.T) {
+		at := start.Add(time.Hour)
+		require.Equal(t, at.Add(time.Minute), *accepted(t, eval.Spec{RunAt: &at, ExpiresIn: minute.ExpiresIn}).ExpiresAt)
+	})
+	t.Run("a running one that was stopped keeps what there was", func(t *testing.T) {
+		e, attempt := claimed(t, accepted(t, minute), start)
+		o := failure(eval.KindExpired)
+		o.Result = &eval.Result{Stdout: eval.Stream{Data: []byte("some"), Bytes: 4}}
+		c, err := e.Finish(attempt, o, end, 0, rules)
+		require.NoError(t, err)
+		require.Equal(t, eval.Failed, c.Evaluation.Status)
+		require.Equal(t, eval.KindExpired, c.DeadLetter.Failure.Kind)
+		require.Equal(t, o.Result, c.Evaluation.Result)
+		require.Empty(t, c.Evaluation.Verdict)
+	})
+	t.Run("a result counts, however late", func(t *testing.T) {
+		e, attempt := claimed(t, accepted(t, minute), start)
+		c, err := e.Finish(attempt, eval.Outcome{Result: &eval.Result{Verdict: eval.Accepted}}, end.Add(time.Second), 0, rules)
+		require.NoError(t, err)
+		require.Equal(t, eval.Completed, c.Evaluation.Status)
+	})
+	t.Run("a cancel comes first", func(t *testing.T) {
+		e, attempt := claimed(t, accepted(t, minute), start)
+		c, err := e.RequestCancel("enough", end)
+		require.NoError(t, err)
+		c, err = c.Evaluation.Finish(attempt, failure(eval.KindExpired), end, 0, rules)
+		require.NoError(t, err)
+		require.Equal(t, eval.Cancelled, c.Evaluation.Status)
+	})
+	t.Run("no try is put off beyond it", func(t *testing.T) {
+		e, attempt := claimed(t, accepted(t, minute), start)
+		c, err := e.Finish(attempt, failure(eval.KindSandbox), end.Add(-2*time.Second), 0, rules)
+		require.NoError(t, err)
+		require.Equal(t, eval.Failed, c.Evaluation.Status)
+		require.Equal(t, eval.KindExpired, c.DeadLetter.Failure.Kind)
+		require.Equal(t, "it broke; its deadline, 2026-01-02T03:05:05Z, comes before the next try could begin", c.Evaluation.Failure.Message)
+		c, err = e.Finish(attempt, failure(eval.KindSandbox), end.Add(-2*time.Second-time.Microsecond), 0, rules)
+		require.NoError(t, err)
+		require.Equal(t, eval.Queued, c.Evaluation.Status)
+	})
+	t.Run("one whose worker vanished fails", func(t *testing.T) {
+		e, attempt := claimed(t, accepted(t, minute), end.Add(-time.Second))
+		c, ok := e.Reap(attempt, end.Add(14*time.Second), 0, rules)
+		require.True(t, ok)
+		require.Equal(t, eval.Failed, c.Evaluation.Status)
+		require.Equal(t, eval.KindExpired, c.Evaluation.Failure.Kind)
+		require.Equal(t, eval.AttemptLost, c.Attempt.Outcome)
+	})
+}
+
+func TestRulesThatMakeNoSenseAreRefused(t *testing.T) {
+	require.NoError(t, eval.DefaultRules().Check())
+	for name, change := range map[string]func(*eval.Rules){
+		"first_look":   func(r *eval.Rules) { r.FirstLook = 0 },
+		"poison_after": func(r *eval.Rules) { r.PoisonAfter = 0 },
+		"max_lost":     func(r *eval.Rules) { r.MaxLost = r.PoisonAfter - 1 },
+		"window":       func(r *eval.Rules) { r.Window = 0 },
+		"age_after":    func(r *eval.Rules) { r.AgeAfter = 0 },
+		"max_running":  func(r *eval.Rules) { r.MaxRunning = -1 },
+		"full_for":     func(r *eval.Rules) { r.FullFor = 0 },
+	} {
+		rules := eval.DefaultRules()
+		change(&rules)
+		require.ErrorContains(t, rules.Check(), name)
+	}
 }
 
 // The ladders are those that design.md names for each policy.
@@ -184,17 +387,14 @@ func TestReap(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, eval.Queued, c.Evaluation.Status)
 	require.Equal(t, later, *c.Evaluation.NextDispatchAt, "it has waited long enough")
+	require.Zero(t, c.Evaluation.Tries, "a worker that vanishes is no try")
 	require.Equal(t, eval.AttemptLost, c.Attempt.Outcome)
+	require.Equal(t, eval.KindWorkerLost, c.Attempt.Failure.Kind)
+	require.Equal(t, "worker w1 stopped renewing its lease during attempt 1; it is tried again now, which does not count as a try", c.Attempt.Failure.Message)
+	require.Equal(t, later, *c.Attempt.NextTryAt)
+	require.True(t, c.Evaluation.Suspect())
+	require.True(t, c.Evaluation.Dispatch().Alone, "the next time nothing runs beside it")
 
-	t.Run("a second lost worker makes it poison", func(t *testing.T) {
-		rules := rules
-		rules.PoisonAfter = 2
-		e, attempt := claimed(t, c.Evaluation, later)
-		c, ok := e.Reap(attempt, later.Add(15*time.Second), 0, rules)
-		require.True(t, ok)
-		require.Equal(t, eval.Failed, c.Evaluation.Status)
-		require.Equal(t, eval.KindPoison, c.DeadLetter.Failure.Kind)
-	})
 	t.Run("with a cancel asked for it is cancelled", func(t *testing.T) {
 		asked, err := e.RequestCancel("", start)
 		require.NoError(t, err)

@@ -72,7 +72,7 @@ func cloneResult(from *eval.Result) *eval.Result {
 }
 
 func cloneAttempt(a eval.Attempt) eval.Attempt {
-	a.FinishedAt, a.Failure = clonePointer(a.FinishedAt), clonePointer(a.Failure)
+	a.FinishedAt, a.NextTryAt, a.Failure = clonePointer(a.FinishedAt), clonePointer(a.NextTryAt), clonePointer(a.Failure)
 	return a
 }
 

@@ -62,7 +62,7 @@ func testReader(t *testing.T, open OpenStore) {
 					require.Greater(f, event.Cursor, all[i-1].Cursor)
 				}
 			}
-			require.Equal(f, "it broke", all[2].Message)
+			require.Equal(f, "it broke; it is tried again now, which does not count as a try", all[2].Message)
 			require.Equal(f, worker, all[1].Worker)
 			require.Equal(f, 2, all[4].Attempt)
 			require.True(f, f.clock.Now().Equal(all[4].At))

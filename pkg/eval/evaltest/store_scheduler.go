@@ -84,14 +84,16 @@ func testScheduler(t *testing.T, open OpenStore) {
 			got := reaped[0]
 			require.Equal(f, eval.Queued, got.Status)
 			require.Equal(f, 1, got.Lost)
-			require.Equal(f, 1, got.Tries)
+			require.Zero(f, got.Tries)
 			require.Equal(f, 2, got.DispatchSeq)
 			require.True(f, f.clock.Now().Equal(*got.NextDispatchAt))
 			require.Nil(f, got.LeaseUntil)
 			same(f, got, f.get(e.Key))
 			a := f.attempts(e.Key)[0]
 			require.Equal(f, eval.AttemptLost, a.Outcome)
-			require.Equal(f, eval.KindUnavailable, a.Failure.Kind)
+			require.Equal(f, eval.KindWorkerLost, a.Failure.Kind)
+			require.Equal(f, got.Failure, a.Failure)
+			require.True(f, f.clock.Now().Equal(*a.NextTryAt))
 			require.Equal(f, eval.EventRequeued, f.events(e.Key)[2].Type)
 			f.clock.Advance(time.Second)
 			reaped, err = f.Reap(f.ctx, 10)
@@ -110,21 +112,93 @@ func testScheduler(t *testing.T, open OpenStore) {
 				require.Len(f, reaped, want)
 			}
 		},
-		"what takes its workers down is poison": func(f *fixture) {
+		"what takes its workers down, alone, is poison": func(f *fixture) {
 			e := f.create()
-			for range eval.DefaultRules().PoisonAfter {
-				f.claim(e.Key)
+			f.claim(e.Key) // beside others: no blame
+			most := eval.DefaultRules().PoisonAfter
+			for n := range most + 1 {
 				f.clock.Advance(lease)
-				_, err := f.Reap(f.ctx, 10)
+				reaped, err := f.Reap(f.ctx, 10)
 				require.NoError(f, err)
+				require.Len(f, reaped, 1)
+				require.Equal(f, n, reaped[0].LostAlone)
+				if n == most {
+					break
+				}
+				due := f.due(1)
+				require.Len(f, due, 1)
+				require.True(f, due[0].Alone)
+				got, err := f.Claim(f.ctx, eval.ClaimRequest{Key: e.Key, Seq: due[0].Seq, Worker: worker, Lease: lease, Alone: true})
+				require.NoError(f, err)
+				require.Equal(f, n+1, got.Lost)
 			}
 			got := f.get(e.Key)
 			require.Equal(f, eval.Failed, got.Status)
 			require.Equal(f, eval.KindPoison, got.Failure.Kind)
+			require.Equal(f, most+1, got.Lost)
+			require.Equal(f, most, got.LostAlone)
 			page, err := f.ListDeadLetters(f.ctx, eval.DeadLetterQuery{Project: e.Project, Kind: eval.KindPoison})
 			require.NoError(f, err)
 			require.Len(f, page.DeadLetters, 1)
-			require.Equal(f, eval.AttemptLost, f.attempts(e.Key)[1].Outcome)
+			attempts := f.attempts(e.Key)
+			require.Equal(f, eval.AttemptLost, attempts[1].Outcome)
+			require.False(f, attempts[0].Alone)
+			require.True(f, attempts[1].Alone)
+		},
+		"expire fails what waits beyond its deadline": func(f *fixture) {
+			expiring := func(e *eval.Evaluation) { e.Spec.ExpiresIn = eval.Duration(time.Minute) }
+			e, late, other := f.create(expiring), f.create(), f.create(func(e *eval.Evaluation) { expiring(e); e.Project = "other" })
+			require.True(f, f.clock.Now().Add(time.Minute).Equal(*e.ExpiresAt))
+			running, l := f.claim(f.create(expiring).Key)
+			f.clock.Advance(time.Minute - time.Microsecond)
+			expired, err := f.Expire(f.ctx, 10)
+			require.NoError(f, err)
+			require.Empty(f, expired)
+			_, err = f.Beat(f.ctx, l, lease)
+			require.NoError(f, err)
+			f.clock.Advance(time.Microsecond)
+			_, err = f.Claim(f.ctx, eval.ClaimRequest{Key: e.Key, Worker: worker, Lease: lease})
+			kind(f, eval.KindConflict, err)
+			for _, want := range [][]eval.ID{{e.ID}, {other.ID}, nil} { // over all projects, at most limit
+				expired, err = f.Expire(f.ctx, 1)
+				require.NoError(f, err)
+				var got []eval.ID
+				for _, e := range expired {
+					require.Equal(f, eval.Failed, e.Status)
+					require.Equal(f, eval.KindExpired, e.Failure.Kind)
+					same(f, e, f.get(e.Key))
+					got = append(got, e.ID)
+				}
+				require.Equal(f, want, got)
+			}
+			require.Equal(f, []eval.EventType{eval.EventQueued, eval.EventFailed}, types(f.events(e.Key)))
+			page, err := f.ListDeadLetters(f.ctx, eval.DeadLetterQuery{Project: e.Project, Kind: eval.KindExpired})
+			require.NoError(f, err)
+			require.Len(f, page.DeadLetters, 1)
+			require.Equal(f, eval.Queued, f.get(late.Key).Status, "it has no deadline")
+
+			got := f.finish(l, eval.Outcome{Failure: &eval.Failure{Kind: eval.KindExpired, Message: "stopped"}, Result: &eval.Result{Stdout: eval.Stream{Data: []byte("x"), Bytes: 1}}})
+			require.Equal(f, running.ID, got.ID)
+			require.Equal(f, eval.Failed, got.Status)
+			require.Equal(f, "x", string(f.get(l.Key).Result.Stdout.Data), "what there was is kept")
+			require.Empty(f, got.Verdict)
+		},
+		"an attempt tells what came of it": func(f *fixture) {
+			_, l := f.running()
+			got := f.finish(l, platformFailure(eval.KindSandbox))
+			a := f.attempts(l.Key)[0]
+			require.True(f, a.Counted)
+			require.True(f, got.NextDispatchAt.Equal(*a.NextTryAt))
+			require.Equal(f, got.Failure, a.Failure)
+			require.Contains(f, a.Failure.Message, "it broke; it is tried again in 2")
+			require.Contains(f, a.Failure.Message, ", try 2 of 5")
+			_, l = f.claim(l.Key)
+			got = f.finish(l, platformFailure(eval.KindFull))
+			require.Equal(f, 1, got.Refused)
+			require.Equal(f, 1, f.get(l.Key).Refused)
+			a = f.attempts(l.Key)[1]
+			require.False(f, a.Counted)
+			require.Contains(f, a.Failure.Message, ", which does not count as a try")
 		},
 		"rewind makes the queued due, but not those of the future": func(f *fixture) {
 			soon := f.create()

@@ -249,7 +249,7 @@ func testFinish(t *testing.T, open OpenStore) {
 			require.NoError(f, err)
 			require.Len(f, page.DeadLetters, 1)
 			require.Equal(f, 3, page.DeadLetters[0].Attempts)
-			require.Equal(f, eval.Failure{Kind: eval.KindSandbox, Message: "it broke"}, page.DeadLetters[0].Failure)
+			require.Equal(f, eval.Failure{Kind: eval.KindSandbox, Message: "it broke; that was the last of 3 tries"}, page.DeadLetters[0].Failure)
 		},
 		"words may hold any bytes": func(f *fixture) {
 			e, l := f.running()

@@ -14,12 +14,12 @@ import (
 // result: as lists show them, or whole.
 const (
 	constantColumns = "project_id, id, batch_id, retry_of, language, priority, run_at, created_at, trace, client, expires_at, turn, spec_summary"
-	changingColumns = "status, verdict, cause, failure_kind, failure_message, reason, attempt, tries, lost, lost_alone, dispatch_seq, " +
+	changingColumns = "status, verdict, cause, failure_kind, failure_message, reason, attempt, tries, refused, lost, lost_alone, dispatch_seq, " +
 		"event_seq, worker, executor, updated_at, started_at, finished_at, next_dispatch_at, dispatched_at, lease_until, " +
 		"cancel_requested_at, result_summary, result"
 
 	selected = "SELECT e.project_id, e.id, e.batch_id, e.retry_of, e.created_at, e.trace, e.client, e.expires_at, e.turn, e.status, e.verdict, e.cause, " +
-		"e.failure_kind, e.failure_message, e.reason, e.attempt, e.tries, e.lost, e.lost_alone, e.dispatch_seq, e.event_seq, e.worker, " +
+		"e.failure_kind, e.failure_message, e.reason, e.attempt, e.tries, e.refused, e.lost, e.lost_alone, e.dispatch_seq, e.event_seq, e.worker, " +
 		"e.executor, e.updated_at, e.started_at, e.finished_at, e.next_dispatch_at, e.dispatched_at, e.lease_until, e.cancel_requested_at, "
 	selectSummary = selected + "e.spec_summary, e.result_summary FROM evaluations e"
 	selectWhole   = selected + "p.spec, e.result FROM evaluations e " +
@@ -51,7 +51,7 @@ func scanEvaluation(r *sql.Rows) (eval.Evaluation, error) {
 		created, updated int64
 	)
 	err := r.Scan(&e.Project, &e.ID, &e.BatchID, &e.RetryOf, &created, &e.Trace, &e.Client, moment{&e.ExpiresAt}, &e.Turn, &e.Status, &e.Verdict, &e.Cause,
-		&f.Kind, &f.Message, &e.Reason, &e.Attempt, &e.Tries, &e.Lost, &e.LostAlone, &e.DispatchSeq, &e.EventSeq, &e.Worker,
+		&f.Kind, &f.Message, &e.Reason, &e.Attempt, &e.Tries, &e.Refused, &e.Lost, &e.LostAlone, &e.DispatchSeq, &e.EventSeq, &e.Worker,
 		&e.Executor, &updated, moment{&e.StartedAt}, moment{&e.FinishedAt}, moment{&e.NextDispatchAt},
 		moment{&e.DispatchedAt}, moment{&e.LeaseUntil}, moment{&e.CancelRequestedAt}, &spec, &result)
 	if err != nil {
@@ -99,7 +99,7 @@ func changingValues(e eval.Evaluation) ([]any, error) {
 		summary, result = string(short), string(whole)
 	}
 	return []any{string(e.Status), string(e.Verdict), string(e.Cause), kind, message, text(e.Reason), e.Attempt, e.Tries,
-		e.Lost, e.LostAlone, e.DispatchSeq, e.EventSeq, text(e.Worker), text(e.Executor), e.UpdatedAt.UnixMicro(), micros(e.StartedAt),
+		e.Refused, e.Lost, e.LostAlone, e.DispatchSeq, e.EventSeq, text(e.Worker), text(e.Executor), e.UpdatedAt.UnixMicro(), micros(e.StartedAt),
 		micros(e.FinishedAt), micros(e.NextDispatchAt), micros(e.DispatchedAt), micros(e.LeaseUntil), micros(e.CancelRequestedAt), summary, result}, nil
 }
 

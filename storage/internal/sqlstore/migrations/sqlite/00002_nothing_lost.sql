@@ -2,6 +2,7 @@
 ALTER TABLE evaluations ADD COLUMN client TEXT NOT NULL DEFAULT '';
 ALTER TABLE evaluations ADD COLUMN expires_at INTEGER;
 ALTER TABLE evaluations ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE evaluations ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE evaluations ADD COLUMN lost_alone INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE evaluations ADD COLUMN dispatched_at INTEGER;
 CREATE INDEX evaluations_expiry ON evaluations (expires_at) WHERE status = 'queued' AND expires_at IS NOT NULL;
@@ -40,6 +41,7 @@ ALTER TABLE attempts DROP COLUMN alone;
 DROP INDEX evaluations_expiry;
 ALTER TABLE evaluations DROP COLUMN dispatched_at;
 ALTER TABLE evaluations DROP COLUMN lost_alone;
+ALTER TABLE evaluations DROP COLUMN refused;
 ALTER TABLE evaluations DROP COLUMN turn;
 ALTER TABLE evaluations DROP COLUMN expires_at;
 ALTER TABLE evaluations DROP COLUMN client;
