@@ -3,6 +3,7 @@ package eval
 import (
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -161,6 +162,17 @@ func (q Query) Check() (Query, *Cursor, error) {
 	limit, cursor, err := checkPage("evaluations", q.Limit, q.Cursor, q.Project, q.Language, q.Tag, q.Batch)
 	q.Limit = limit
 	return q, cursor, err
+}
+
+// Matches reports whether the query selects an evaluation of its project.
+func (q Query) Matches(e Evaluation) bool {
+	return (len(q.Status) == 0 || slices.Contains(q.Status, e.Status)) &&
+		(len(q.Verdict) == 0 || slices.Contains(q.Verdict, e.Verdict)) &&
+		(q.Language == "" || q.Language == e.Spec.Language) &&
+		(q.Tag == "" || slices.Contains(e.Spec.Tags, q.Tag)) &&
+		(q.Batch == "" || q.Batch == e.BatchID) &&
+		(q.Since.IsZero() || !e.CreatedAt.Before(q.Since)) &&
+		(q.Until.IsZero() || e.CreatedAt.Before(q.Until))
 }
 
 // Check returns the query with its limit filled in, and its cursor, which is

@@ -169,11 +169,11 @@ func (j *file) mend() error {
 // keep makes the file hold these of its lines and no others, all at once.
 func (j *file) keep(lines []span) error {
 	if len(lines) == 0 { // needs no room, and so no second file
-		if err := errors.Join(j.f.Truncate(0), j.f.Sync()); err != nil {
+		if err := j.f.Truncate(0); err != nil {
 			return err
 		}
-		j.size, j.torn = 0, nil
-		return nil
+		j.size, j.torn = 0, j.f.Sync()
+		return j.torn
 	}
 	parts := make([]io.Reader, len(lines))
 	for i, l := range lines {

@@ -48,7 +48,7 @@ func (s *Store) List(ctx context.Context, q eval.Query) (eval.Page, error) {
 		}
 		for _, r := range slices.Backward(p.order) {
 			e := r.eval
-			if cursor != nil && !cursor.Before(e.CreatedAt, e.ID) || !matches(q, e) {
+			if cursor != nil && !cursor.Before(e.CreatedAt, e.ID) || !q.Matches(e) {
 				continue
 			}
 			if len(page.Evaluations) == q.Limit {
@@ -59,16 +59,6 @@ func (s *Store) List(ctx context.Context, q eval.Query) (eval.Page, error) {
 		}
 	})
 	return page, err
-}
-
-func matches(q eval.Query, e eval.Evaluation) bool {
-	return (len(q.Status) == 0 || slices.Contains(q.Status, e.Status)) &&
-		(len(q.Verdict) == 0 || slices.Contains(q.Verdict, e.Verdict)) &&
-		(q.Language == "" || q.Language == e.Spec.Language) &&
-		(q.Tag == "" || slices.Contains(e.Spec.Tags, q.Tag)) &&
-		(q.Batch == "" || q.Batch == e.BatchID) &&
-		(q.Since.IsZero() || !e.CreatedAt.Before(q.Since)) &&
-		(q.Until.IsZero() || e.CreatedAt.Before(q.Until))
 }
 
 // Events implements [eval.Reader].
