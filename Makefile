@@ -58,6 +58,16 @@ race: services $(TOOLS)/gotestsum $(RUNSC) ## Run them five times over, for what
 e2e: services build $(TOOLS)/gotestsum ## Run the end-to-end tests against the built programs
 	$(TOOLS)/gotestsum --format standard-quiet -- -race -count=1 -timeout 20m -tags e2e $(ARGS) ./cmd/e2e/...
 
+# The test binary is run by itself, so that its progress is seen, with colours on a terminal.
+.PHONY: chaos
+chaos: services build ## Kill, freeze, cut and corrupt everything under load; check that nothing is lost
+	$(GO) test -c -tags chaos -o bin/chaos.test ./cmd/chaos
+	cd cmd/chaos && REQUIRE_SERVICES=1 $(ROOT)/bin/chaos.test -test.timeout 60m $(ARGS)
+
+.PHONY: chaos-short
+chaos-short: ## The same with short leases and few evaluations, for CI
+	$(MAKE) --no-print-directory chaos ARGS="-fast -evaluations 400 -faults 24 $(ARGS)"
+
 # Cases by levels are for people: go test would keep them to itself.
 .PHONY: abuse
 abuse: $(RUNSC) ## Run every hostile program at every isolation level; print the table
