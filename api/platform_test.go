@@ -136,7 +136,18 @@ func TestStatsPoliciesAndLimits(t *testing.T) {
 	r := p.get("/api/v1/stats")
 	require.Contains(t, r.Body, `"completed":1`)
 	require.Contains(t, r.Body, `"failed":0`)
-	require.Contains(t, p.get("/api/v1/retry-policies").Body, `"name":"aggressive"`)
+	var policies struct {
+		Policies []struct{ Name string } `json:"retry_policies"`
+		Kinds    []struct{ Kind, Retry, Means, Do string }
+	}
+	p.get("/api/v1/retry-policies").decode(&policies)
+	require.Equal(t, "aggressive", policies.Policies[1].Name)
+	require.Len(t, policies.Kinds, len(eval.Kinds()))
+	for _, k := range policies.Kinds {
+		if k.Kind == string(eval.KindFull) {
+			require.Equal(t, "later", k.Retry)
+		}
+	}
 	require.Contains(t, p.get("/api/v1/limits").Body, `"max_wait_ms":60000`)
 	require.Contains(t, p.get("/metrics").Body, `crucible_api_evaluations_accepted_total{language="python",priority="default"} 1`)
 	require.Equal(t, http.StatusOK, p.get("/livez").Code)

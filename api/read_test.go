@@ -93,13 +93,14 @@ func TestBadIDsAndWaits(t *testing.T) {
 		p.get(path).invalid("id")
 		p.get(path + "/events").invalid("id")
 		p.get(path + "/attempts").invalid("id")
+		p.get(path + "/timeline").invalid("id")
 		p.get(path + "/output/stdout").invalid("id")
 		p.post(path+"/cancel", "").invalid("id")
 		p.post(path+"/retry", "").invalid("id")
 	}
 	unknown := "/api/v1/evaluations/01890a5d-ac96-774b-bcce-b302099a8057"
 	for _, r := range []response{
-		p.get(unknown), p.get(unknown + "?wait=5s"), p.get(unknown + "/events"), p.get(unknown + "/attempts"), p.get(unknown + "/output/stdout"),
+		p.get(unknown), p.get(unknown + "?wait=5s"), p.get(unknown + "/events"), p.get(unknown + "/attempts"), p.get(unknown + "/timeline"), p.get(unknown + "/output/stdout"),
 		p.post(unknown+"/cancel", ""), p.post(unknown+"/retry", ""),
 		p.post("/api/v1/dead-letters/01890a5d-ac96-774b-bcce-b302099a8057/retry", ""),
 		p.send("DELETE", "/api/v1/dead-letters/01890a5d-ac96-774b-bcce-b302099a8057", "", nil),
@@ -116,22 +117,68 @@ func TestBadIDsAndWaits(t *testing.T) {
 	p.send("PUT", e.Links.Self, "", nil).problem(http.StatusMethodNotAllowed, eval.KindMethod)
 }
 
-func TestAttempts(t *testing.T) {
+func TestAttemptsAndTimelineSayWhatWasDecided(t *testing.T) {
 	p := start(t)
 	e := p.post("/api/v1/evaluations", hello).evaluation()
-	require.JSONEq(t, `{"attempts":[]}`, p.get(e.Links.Self+"/attempts").Body)
+	type attempt struct {
+		Number   int
+		Outcome  eval.AttemptOutcome
+		Worker   string
+		TookMS   float64 `json:"took_ms"`
+		WallMS   float64 `json:"wall_ms"`
+		Retry    eval.Retry
+		Decision string
+	}
+	var got struct {
+		RetryPolicy struct{ Name string } `json:"retry_policy"`
+		Tries       int
+		Attempts    []attempt
+	}
+	p.get(e.Links.Self + "/attempts").decode(&got)
+	require.Empty(t, got.Attempts)
+	require.Equal(t, eval.PolicyDefault, got.RetryPolicy.Name)
 	p.run(e.ID, eval.Outcome{Failure: &eval.Failure{Kind: eval.KindStopping, Message: "the worker stops"}})
 	p.run(e.ID, accepted(""))
-	var got struct {
-		Attempts []struct {
-			Number  int
-			Outcome eval.AttemptOutcome
-			WallMS  float64 `json:"wall_ms"`
-		}
-	}
 	p.get(e.Links.Self + "/attempts").decode(&got)
 	require.Len(t, got.Attempts, 2)
 	require.Equal(t, eval.AttemptRetried, got.Attempts[0].Outcome)
+	require.Equal(t, eval.RetryAtOnce, got.Attempts[0].Retry)
+	require.Contains(t, got.Attempts[0].Decision, "not counted as a try")
 	require.Equal(t, eval.AttemptCompleted, got.Attempts[1].Outcome)
 	require.InDelta(t, 12.5, got.Attempts[1].WallMS, 0)
+	require.Positive(t, got.Attempts[1].TookMS)
+	require.Zero(t, got.Tries)
+
+	type entry struct {
+		Type        string
+		AfterMS     float64 `json:"after_ms"`
+		Explanation string
+		Number      int
+		Attempt     *attempt
+	}
+	var story struct {
+		ID       eval.ID
+		Status   eval.Status
+		TotalMS  float64 `json:"total_ms"`
+		Running  float64 `json:"running_ms"`
+		Attempts int
+		Entries  []entry
+	}
+	p.get(e.Links.Self + "/timeline").decode(&story)
+	require.Equal(t, e.ID, story.ID)
+	require.Equal(t, eval.Completed, story.Status)
+	require.Equal(t, 2, story.Attempts)
+	require.GreaterOrEqual(t, story.TotalMS, story.Running)
+	var types []string
+	for i, m := range story.Entries {
+		types = append(types, m.Type)
+		require.NotEmpty(t, m.Explanation)
+		require.Equal(t, i == 2 || i == 4, m.Attempt != nil, "what ends an attempt tells all of it")
+		if i > 0 {
+			require.GreaterOrEqual(t, m.AfterMS, story.Entries[i-1].AfterMS)
+		}
+	}
+	require.Equal(t, []string{"queued", "running", "requeued", "running", "completed"}, types)
+	require.Contains(t, story.Entries[2].Explanation, "the worker stops")
+	require.Equal(t, 2, story.Entries[4].Attempt.Number)
 }

@@ -44,40 +44,99 @@ const (
 	RetryAtOnce  Retry = "at_once" // try again now, not counted as a try
 )
 
+// Meaning says in words what becomes of an evaluation.
+func (r Retry) Meaning() string {
+	switch r {
+	case RetryCounted:
+		return "queued again by its retry policy; failed when the tries are used up"
+	case RetryLater:
+		return "queued again after a while, not counted as a try"
+	case RetryAtOnce:
+		return "queued again now, not counted as a try"
+	default:
+		return "failed at once: the same again would fail the same way"
+	}
+}
+
 // KindInfo is a row of the table of kinds.
 type KindInfo struct {
 	Kind   Kind
 	Status int    // HTTP status
 	Title  string // for people
 	Retry  Retry
+	What   string // what has happened, for people
+	Do     string // what they can do about it
 }
 
-// Kinds is the one table: an error's kind, its HTTP status, its title, and
-// whether an evaluation that met it may run again.
+// Kinds is the one table: an error's kind, its HTTP status, its title,
+// whether an evaluation that met it may run again, and what to do about it.
+// docs/errors.md is made of it.
 func Kinds() []KindInfo { return kinds }
 
 var kinds = []KindInfo{
-	{KindInvalid, 400, "The request is not valid", RetryNever},
-	{KindUnauthorized, 401, "Credentials are missing or wrong", RetryNever},
-	{KindForbidden, 403, "Not allowed", RetryNever},
-	{KindNotFound, 404, "Not found", RetryNever},
-	{KindMethod, 405, "Method not allowed", RetryNever},
-	{KindConflict, 409, "The state does not allow this", RetryNever},
-	{KindLeaseLost, 409, "The lease is lost", RetryNever},
-	{KindTooLarge, 413, "The request is too large", RetryNever},
-	{KindMediaType, 415, "Unsupported media type", RetryNever},
-	{KindKeyReused, 422, "The idempotency key was used with another request", RetryNever},
-	{KindRateLimited, 429, "Too many requests", RetryLater},
-	{KindInternal, 500, "Internal error", RetryCounted},
-	{KindSandbox, 500, "The sandbox failed", RetryCounted},
-	{KindPoison, 500, "The evaluation took its worker or executor down", RetryNever},
-	{KindFull, 503, "No free slot", RetryLater},
-	{KindUnavailable, 503, "Unavailable", RetryCounted},
-	{KindIsolation, 503, "Isolation is weaker than asked for", RetryCounted},
-	{KindStopping, 503, "Shutting down", RetryAtOnce},
-	{KindWorkerLost, 503, "The worker was lost", RetryAtOnce},
-	{KindExecutorLost, 503, "The executor was lost", RetryCounted},
-	{KindExpired, 504, "The deadline has passed", RetryNever},
+	{KindInvalid, 400, "The request is not valid", RetryNever,
+		"A field, a parameter or a header is wrong; `errors` names each. An evaluation that failed with it asked for what its executor does not have, such as another version of the language.",
+		"Correct what is named and send it again. `GET /openapi.yaml` has the form, `GET /api/v1/limits` what is granted, `GET /api/v1/languages` what there is."},
+	{KindUnauthorized, 401, "Credentials are missing or wrong", RetryNever,
+		"The server has API keys, and the request came without one or with one that is not known.",
+		"Send `Authorization: Bearer KEY` (`--token` or `CRUCIBLE_TOKEN` on the command line) with a key from the server's `--api-key`."},
+	{KindForbidden, 403, "Not allowed", RetryNever,
+		"The request came from a web page of another site, or for a host name that this server does not answer to; or the monitor is read-only.",
+		"Use the server's own address, or add the name with `--allowed-host`."},
+	{KindNotFound, 404, "Not found", RetryNever,
+		"There is no such evaluation, stream, artifact, queue or path. It may have been swept after its retention time.",
+		"Check the id; `GET /api/v1/evaluations` lists what there is, `GET /docs` the paths."},
+	{KindMethod, 405, "Method not allowed", RetryNever,
+		"The path is there, and does not answer to this method.",
+		"Use one of those that the `Allow` header names."},
+	{KindConflict, 409, "The state does not allow this", RetryNever,
+		"The evaluation has moved on: it has ended already, or has not failed; `evaluation_status` says what it is.",
+		"Read it again with `GET /api/v1/evaluations/{id}` and decide anew. A submission with an id that is taken needs another."},
+	{KindLeaseLost, 409, "The lease is lost", RetryNever,
+		"Between services: another attempt holds the evaluation, so that the outcome of this one is dropped.",
+		"Nothing: the other attempt brings it to its end. Often seen, it says that workers stall for longer than `--lease`."},
+	{KindTooLarge, 413, "The request is too large", RetryNever,
+		"The body is longer than what is read here.",
+		"Send less, or several batches; the message has the limit."},
+	{KindMediaType, 415, "Unsupported media type", RetryNever,
+		"The body is not JSON, or says that it is something else.",
+		"Send `Content-Type: application/json`."},
+	{KindKeyReused, 422, "The idempotency key was used with another request", RetryNever,
+		"The `Idempotency-Key` came within the last day with a body that was not the same.",
+		"Use a new key for a new request; keep the body byte for byte when you repeat one."},
+	{KindRateLimited, 429, "Too many requests", RetryLater,
+		"This client sends too fast, or has too much queued; the message says which limit it was.",
+		"Come back after `Retry-After`, or ask the operator for more."},
+	{KindInternal, 500, "Internal error", RetryCounted,
+		"A bug, or something nobody thought of.",
+		"Try again; if it stays, the log of the service has the details, under the time and the path of the request. Please report it."},
+	{KindSandbox, 500, "The sandbox failed", RetryCounted,
+		"The sandbox could not start, or broke; it was not the program's doing.",
+		"Nothing at first: it is tried again, and the executor proves its sandbox anew. If it stays, run `crucible doctor` on the executor's machine."},
+	{KindPoison, 500, "The evaluation took its worker or executor down", RetryNever,
+		"Workers or executors vanished again and again while they ran this program, also when it ran alone there.",
+		"Look at `crucible timeline ID` and at the log of the machine that it ran on (memory, disk, kernel) before you retry it."},
+	{KindFull, 503, "No free slot", RetryLater,
+		"All slots, waits or streams are taken at this moment.",
+		"Come back after `Retry-After`. Evaluations wait by themselves; more executors or `--slots` make it shorter."},
+	{KindUnavailable, 503, "Unavailable", RetryCounted,
+		"A part of the platform could not be reached: storage, Redis or an executor; or it did not answer in time.",
+		"Try again in a moment: what was accepted is not lost. `crucible status` shows which part is away, and `/readyz` of each service why."},
+	{KindIsolation, 503, "Isolation is weaker than asked for", RetryCounted,
+		"No executor isolates as strongly as `min_isolation` asks.",
+		"Ask for a level that `GET /api/v1/isolation` offers, or start an executor that has it; `crucible doctor` says what a machine lacks."},
+	{KindStopping, 503, "Shutting down", RetryAtOnce,
+		"This service is being stopped or restarted.",
+		"Send it again: another instance, or the next one, answers. What runs is brought to its end or given back."},
+	{KindWorkerLost, 503, "The worker was lost", RetryAtOnce,
+		"The worker stopped renewing its lease: it was killed, or was cut off from the storage.",
+		"Nothing: another one takes the evaluation. `crucible workers` shows who is lost, for 15 minutes."},
+	{KindExecutorLost, 503, "The executor was lost", RetryCounted,
+		"The executor vanished in the middle of the run: it was killed, or the connection was cut.",
+		"Nothing at first: it runs again, alone, so that nobody else is harmed if it was the program's doing. `crucible executors` shows who is away."},
+	{KindExpired, 504, "The deadline has passed", RetryNever,
+		"The evaluation had not ended within its `expires_in`.",
+		"Give it more time, or submit it when there is less waiting (`crucible queues`)."},
 }
 
 var kindByName = func() map[Kind]KindInfo {

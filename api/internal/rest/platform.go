@@ -246,9 +246,25 @@ type RetryPolicy struct {
 	Jitter bool    `json:"jitter"`
 }
 
-// RetryPolicies has the retry policies that a request may name.
+// KindRow is a row of the table of kinds.
+type KindRow struct {
+	Kind   eval.Kind  `json:"kind"`
+	Status int        `json:"status"` // of HTTP
+	Title  string     `json:"title"`
+	Retry  eval.Retry `json:"retry"`
+	Means  string     `json:"means"` // retry, in words
+	Do     string     `json:"do"`    // what people can do
+}
+
+// RetryPolicies has the retry policies that a request may name, and what each
+// kind of failure leads to.
 type RetryPolicies struct {
 	RetryPolicies []RetryPolicy `json:"retry_policies"`
+	Kinds         []KindRow     `json:"kinds"`
+}
+
+func viewPolicy(p eval.RetryPolicy) RetryPolicy {
+	return RetryPolicy{p.Name, p.Tries, p.Base.Milliseconds(), p.Factor, p.Cap.Milliseconds(), p.Jitter}
 }
 
 func (a *API) retryPolicies(c echo.Context) error {
@@ -257,7 +273,10 @@ func (a *API) retryPolicies(c echo.Context) error {
 	}
 	var out RetryPolicies
 	for _, p := range eval.RetryPolicies() {
-		out.RetryPolicies = append(out.RetryPolicies, RetryPolicy{p.Name, p.Tries, p.Base.Milliseconds(), p.Factor, p.Cap.Milliseconds(), p.Jitter})
+		out.RetryPolicies = append(out.RetryPolicies, viewPolicy(p))
+	}
+	for _, k := range eval.Kinds() {
+		out.Kinds = append(out.Kinds, KindRow{k.Kind, k.Status, k.Title, k.Retry, k.Retry.Meaning(), k.Do})
 	}
 	return c.JSON(http.StatusOK, out)
 }

@@ -82,33 +82,3 @@ func badCursor(err error) error {
 	}
 	return err
 }
-
-// Attempts lists the tries at running an evaluation.
-type Attempts struct {
-	Attempts []Attempt `json:"attempts"`
-}
-
-func (a *API) attempts(c echo.Context) error {
-	key, err := keyParam(c)
-	if err != nil {
-		return err
-	}
-	if err := noParams(c); err != nil {
-		return err
-	}
-	ctx := c.Request().Context()
-	attempts, err := a.Store.Attempts(ctx, key)
-	if err != nil {
-		return err
-	}
-	out := Attempts{Attempts: make([]Attempt, len(attempts))}
-	for i, t := range attempts {
-		out.Attempts[i] = viewAttempt(t)
-	}
-	if len(attempts) == 0 { // none yet, or no such evaluation
-		if _, err := a.Store.Get(ctx, key); err != nil {
-			return err
-		}
-	}
-	return c.JSON(http.StatusOK, out)
-}

@@ -83,6 +83,7 @@ func (a *API) Routes(e *echo.Echo) {
 	v1.GET("/evaluations", a.list)
 	v1.GET("/evaluations/:id", a.get)
 	v1.GET("/evaluations/:id/attempts", a.attempts)
+	v1.GET("/evaluations/:id/timeline", a.timeline)
 	v1.POST("/evaluations/:id/cancel", a.cancel, linger)
 	v1.POST("/evaluations/:id/retry", a.retry, a.NewWork)
 	v1.GET("/evaluations/:id/events", a.events)

@@ -246,24 +246,6 @@ type Output struct {
 	At      time.Time  `json:"at"`
 }
 
-// Attempt is one try at running an evaluation.
-type Attempt struct {
-	Number          int                 `json:"number"`
-	Outcome         eval.AttemptOutcome `json:"outcome"`
-	Worker          string              `json:"worker"`
-	Executor        string              `json:"executor,omitempty"`
-	StartedAt       time.Time           `json:"started_at"`
-	FinishedAt      *time.Time          `json:"finished_at,omitempty"`
-	Failure         *eval.Failure       `json:"failure,omitempty"`
-	WallMS          float64             `json:"wall_ms,omitempty"`
-	CPUMS           float64             `json:"cpu_ms,omitempty"`
-	MemoryPeakBytes int64               `json:"memory_peak_bytes,omitempty"`
-}
-
-func viewAttempt(a eval.Attempt) Attempt {
-	return Attempt{a.Number, a.Outcome, a.Worker, a.Executor, a.StartedAt, a.FinishedAt, a.Failure, a.WallMS, a.CPUMS, a.MemoryPeak}
-}
-
 // DeadLetter is an evaluation that the platform gave up on.
 type DeadLetter struct {
 	ID       eval.ID      `json:"id"`

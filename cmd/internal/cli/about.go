@@ -110,40 +110,10 @@ func printIsolation(s *session, iso eval.Isolation) error {
 		}
 		rows = append(rows, []string{"  " + c.Name, state, c.Detail})
 		if c.Remedy != "" {
-			rows = append(rows, []string{"", p.good(" "), "to do: " + c.Remedy})
+			rows = append(rows, []string{"", "", "to do: " + c.Remedy})
 		}
 	}
 	return table(s.stdout, "", rows)
-}
-
-// WorkersCmd lists the workers alive.
-type WorkersCmd struct{ remote }
-
-// Run implements a kong command.
-func (c *WorkersCmd) Run(s *session) error {
-	api, err := c.open(1)
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	var out struct {
-		Workers []eval.WorkerInfo `json:"workers"`
-	}
-	if err := api.Ask(s.ctx, "/api/v1/workers", nil, &out); err != nil {
-		return err
-	}
-	if s.json {
-		return writeJSON(s.stdout, out)
-	}
-	var rows [][]string
-	for _, w := range out.Workers {
-		state := "works"
-		if w.Draining {
-			state = "drains"
-		}
-		rows = append(rows, []string{w.ID, state, fmt.Sprintf("%d/%d", len(w.Running), w.Slots), fmt.Sprint(w.Finished), ago(w.StartedAt)})
-	}
-	return table(s.stdout, "WORKER\tSTATE\tRUNNING\tFINISHED\tSTARTED", rows)
 }
 
 // DeadLettersCmd is about what the platform gave up on.

@@ -40,6 +40,7 @@ type Grammar struct {
 
 	Submit      SubmitCmd      `cmd:"" group:"use" help:"Run a program and show what it does."`
 	Get         GetCmd         `cmd:"" group:"use" help:"Show an evaluation."`
+	Timeline    TimelineCmd    `cmd:"" group:"use" help:"Tell what happened to an evaluation, and why."`
 	List        ListCmd        `cmd:"" group:"use" help:"List evaluations, the newest first."`
 	Watch       WatchCmd       `cmd:"" group:"use" help:"Show evaluations as they change."`
 	Logs        LogsCmd        `cmd:"" group:"use" help:"Print what a program wrote."`
@@ -49,7 +50,9 @@ type Grammar struct {
 	Batch       BatchCmd       `cmd:"" group:"use" help:"Run many programs from a file."`
 	Languages   LanguagesCmd   `cmd:"" group:"use" help:"List the languages."`
 	Isolation   IsolationCmd   `cmd:"" group:"use" help:"Show what the sandbox enforces."`
+	Policies    PoliciesCmd    `cmd:"" group:"use" help:"Show the retry policies, and what each kind of failure leads to."`
 	Workers     WorkersCmd     `cmd:"" group:"use" help:"List the workers and what they do."`
+	Executors   ExecutorsCmd   `cmd:"" group:"use" help:"List the executors and what they do."`
 
 	Demo    DemoCmd    `cmd:"" group:"try" help:"Run the demonstrations and check their outcomes."`
 	Bench   BenchCmd   `cmd:"" group:"try" help:"Measure throughput and latency."`

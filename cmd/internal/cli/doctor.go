@@ -187,7 +187,7 @@ func printReport(s *session, r report) error {
 	for _, l := range r.Levels {
 		state := p.good("can be had")
 		if !l.Offered {
-			state = p.warn("not here  ")
+			state = p.warn("not here")
 		}
 		rows = append(rows, []string{l.Level, state, l.Problem})
 	}

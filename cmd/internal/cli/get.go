@@ -19,6 +19,7 @@ type GetCmd struct {
 	remote
 	ID        eval.ID `arg:"" help:"Which."`
 	Wait      bool    `help:"Wait for its end."`
+	Attempts  bool    `help:"Show each try at running it instead, and what was decided about the next one."`
 	Artifacts string  `placeholder:"DIR" help:"Write the files that came back into this folder. Nothing that is there is replaced."`
 }
 
@@ -38,9 +39,12 @@ func (c *GetCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	if s.json {
+	switch {
+	case c.Attempts:
+		err = printAttempts(s, api, e)
+	case s.json:
 		err = writeJSON(s.stdout, e)
-	} else {
+	default:
 		err = printEvaluation(s, e)
 	}
 	if err != nil || c.Artifacts == "" {

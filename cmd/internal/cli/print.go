@@ -4,9 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/observe"
@@ -20,18 +21,39 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// table writes rows in columns. Where one cell of a column holds a colour, all
-// of them have to, or they do not line up.
+// table writes rows in columns. Cells may be coloured.
 func table(w io.Writer, head string, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	if head != "" {
-		fmt.Fprintln(tw, head)
+		rows = append([][]string{strings.Split(head, "\t")}, rows...)
 	}
-	for _, r := range rows {
-		fmt.Fprintln(tw, strings.Join(r, "\t"))
+	var widths []int
+	for _, row := range rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], visible(cell))
+		}
 	}
-	return tw.Flush()
+	var out strings.Builder
+	for _, row := range rows {
+		line := ""
+		for i, cell := range row {
+			line += cell
+			if i < len(row)-1 {
+				line += strings.Repeat(" ", widths[i]-visible(cell)+2)
+			}
+		}
+		out.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
 }
+
+var colours = regexp.MustCompile("\x1b\\[[0-9]*m")
+
+// visible is how many characters of a cell are seen.
+func visible(cell string) int { return utf8.RuneCountInString(colours.ReplaceAllString(cell, "")) }
 
 // paint colours text, on a terminal only.
 type paint bool
@@ -56,7 +78,7 @@ func (p paint) outcome(status eval.Status, verdict eval.Verdict) string {
 	switch {
 	case status == eval.Completed && verdict == eval.Accepted:
 		return p.good(string(verdict))
-	case status == eval.Completed:
+	case status == eval.Completed && verdict != "":
 		return p.bad(string(verdict))
 	case status == eval.Failed:
 		return p.bad(string(status))
@@ -92,24 +114,34 @@ func bytesText(n int64) string {
 }
 
 func ago(t time.Time) string {
-	d := time.Since(t)
-	switch {
+	switch d := time.Since(t); {
 	case d < time.Second:
 		return "now"
-	case d < time.Minute:
-		return fmt.Sprintf("%ds ago", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm ago", int(d.Minutes()))
 	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh ago", int(d.Hours()))
+		return span(d) + " ago"
 	default:
 		return t.Local().Format("2006-01-02 15:04")
+	}
+}
+
+// span is a duration in its largest unit, up to hours.
+func span(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	default:
+		return fmt.Sprintf("%dh", int(d.Hours()))
 	}
 }
 
 func plural(n int, word string) string {
 	if n == 1 {
 		return "1 " + word
+	}
+	if stem, ok := strings.CutSuffix(word, "y"); ok {
+		word = stem + "ie"
 	}
 	return fmt.Sprintf("%d %ss", n, word)
 }

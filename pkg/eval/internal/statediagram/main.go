@@ -56,14 +56,8 @@ databases refuse any change of a row that has ended.
 		fmt.Fprintf(&b, "| %s | %s |\n", s, final)
 	}
 	b.WriteString("\nWhat a failure of the platform leads to depends on its kind:\n\n| kind | what it means for the evaluation |\n|---|---|\n")
-	meaning := map[eval.Retry]string{
-		eval.RetryNever:   "failed at once: the same again would fail the same way",
-		eval.RetryCounted: "queued again by its retry policy; failed when the tries are used up",
-		eval.RetryLater:   "queued again after a while, not counted as a try",
-		eval.RetryAtOnce:  "queued again now, not counted as a try",
-	}
 	for _, k := range eval.Kinds() {
-		fmt.Fprintf(&b, "| `%s` | %s |\n", k.Kind, meaning[k.Retry])
+		fmt.Fprintf(&b, "| `%s` | %s |\n", k.Kind, k.Retry.Meaning())
 	}
 	return b.Bytes()
 }
