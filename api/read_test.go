@@ -121,13 +121,14 @@ func TestAttemptsAndTimelineSayWhatWasDecided(t *testing.T) {
 	p := start(t)
 	e := p.post("/api/v1/evaluations", hello).evaluation()
 	type attempt struct {
-		Number   int
-		Outcome  eval.AttemptOutcome
-		Worker   string
-		TookMS   float64 `json:"took_ms"`
-		WallMS   float64 `json:"wall_ms"`
-		Retry    eval.Retry
-		Decision string
+		Number  int
+		Outcome eval.AttemptOutcome
+		Worker  string
+		TookMS  float64 `json:"took_ms"`
+		WallMS  float64 `json:"wall_ms"`
+		Retry   eval.Retry
+		Counted bool
+		Failure *eval.Failure
 	}
 	var got struct {
 		RetryPolicy struct{ Name string } `json:"retry_policy"`
@@ -143,7 +144,8 @@ func TestAttemptsAndTimelineSayWhatWasDecided(t *testing.T) {
 	require.Len(t, got.Attempts, 2)
 	require.Equal(t, eval.AttemptRetried, got.Attempts[0].Outcome)
 	require.Equal(t, eval.RetryAtOnce, got.Attempts[0].Retry)
-	require.Contains(t, got.Attempts[0].Decision, "not counted as a try")
+	require.False(t, got.Attempts[0].Counted)
+	require.Contains(t, got.Attempts[0].Failure.Message, "does not count as a try")
 	require.Equal(t, eval.AttemptCompleted, got.Attempts[1].Outcome)
 	require.InDelta(t, 12.5, got.Attempts[1].WallMS, 0)
 	require.Positive(t, got.Attempts[1].TookMS)

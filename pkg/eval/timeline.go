@@ -24,83 +24,39 @@ type Moment struct {
 	Explanation string // for people: what happened and why
 }
 
-// Ended is an attempt with what was decided at its end.
+// Ended is an attempt with what decided about the next one; the decision
+// itself stands in its Failure.
 type Ended struct {
 	Attempt
 	// Try is the attempt's number among those that count against the retry
 	// policy, from 1; 0 when it does not count.
 	Try int
-	// Policy is the name of the retry policy that decides how long the next
-	// attempt waits; "" when none does.
+	// Policy is the name of the retry policy that decided how long the next
+	// attempt waits; "" when none did.
 	Policy string
-	// Decision says in words what was decided at its end.
-	Decision string
 }
 
-// Tried returns the attempts, in their order, with what was decided at the
-// end of each.
+// Tried returns the attempts, in their order, with what decided at the end of
+// each.
 func (e Evaluation) Tried(attempts []Attempt) []Ended {
-	own, ok := RetryPolicyByName(e.Spec.RetryPolicy)
-	if !ok {
-		own, _ = RetryPolicyByName(PolicyDefault)
-	}
 	all, tries := make([]Ended, len(attempts)), 0
 	for i, a := range attempts {
-		t := Ended{Attempt: a}
+		all[i].Attempt = a
 		if a.Counted {
 			tries++
-			t.Try = tries
+			all[i].Try = tries
 		}
-		if a.Failure != nil && a.NextTryAt != nil {
-			switch a.Failure.Kind.Info().Retry {
-			case RetryCounted:
-				t.Policy = own.Name
-			case RetryLater:
-				t.Policy = PolicyQuotaExceeded
-			}
+		if a.Failure == nil || a.NextTryAt == nil {
+			continue
 		}
-		if a.Outcome == AttemptLost {
-			t.Policy = "" // the wait for the lease was delay enough
+		switch a.Failure.Kind.Info().Retry {
+		case RetryCounted:
+			all[i].Policy = e.Spec.RetryPolicy
+		case RetryLater:
+			all[i].Policy = PolicyQuotaExceeded
 		}
-		t.Decision = t.decision(own)
-		all[i] = t
 	}
 	return all
-}
-
-func (t Ended) decision(policy RetryPolicy) string {
-	counts := "not counted as a try"
-	if t.Try > 0 {
-		counts = fmt.Sprintf("try %d of the %d of policy %s", t.Try, policy.Tries, policy.Name)
-	}
-	switch t.Outcome {
-	case AttemptRunning:
-		return "it runs"
-	case AttemptCompleted:
-		return "the program ran, and what it did stands"
-	case AttemptCancelled:
-		return "it was ended because somebody asked for that"
-	}
-	if t.NextTryAt == nil {
-		switch {
-		case t.Failure != nil && t.Failure.Kind.Info().Retry == RetryNever:
-			return fmt.Sprintf("not tried again: %s is final", t.Failure.Kind)
-		case t.Try >= policy.Tries:
-			return counts + ": all are used up, and it is not tried again"
-		default:
-			return counts + "; not tried again"
-		}
-	}
-	wait := "queued again at once"
-	if t.FinishedAt != nil {
-		if d := t.NextTryAt.Sub(*t.FinishedAt); d > 0 {
-			wait = "queued again, for " + seconds(d)
-		}
-	}
-	if t.Policy != "" && t.Policy != policy.Name {
-		wait += " by policy " + t.Policy
-	}
-	return counts + "; " + wait
 }
 
 // Timeline merges the evaluation's events and attempts into one story, the
@@ -157,13 +113,7 @@ func (e Evaluation) explain(ev Event, t *Ended, waited time.Duration) string {
 		}
 		return text
 	case EventRequeued:
-		if t == nil {
-			return "the platform failed" + why
-		}
-		if t.Outcome == AttemptLost {
-			return fmt.Sprintf("the worker was lost%s; %s", why, t.Decision)
-		}
-		return fmt.Sprintf("the platform failed%s; %s", why, t.Decision)
+		return "the platform failed" + why
 	case EventCancelRequested:
 		return "somebody asked for its end" + why
 	case EventCancelled:
@@ -178,11 +128,7 @@ func (e Evaluation) explain(ev Event, t *Ended, waited time.Duration) string {
 		}
 		return text
 	case EventFailed:
-		text := "the platform gave up" + why
-		if t != nil {
-			text += "; " + t.Decision
-		}
-		return text + "; it is a dead letter"
+		return "the platform gave up" + why + "; it is a dead letter, until somebody retries it"
 	default:
 		return ev.Message
 	}

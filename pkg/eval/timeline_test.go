@@ -29,14 +29,14 @@ func story() (eval.Evaluation, []eval.Event, []eval.Attempt) {
 	events := []eval.Event{
 		event(1, 0, eval.EventQueued, eval.Queued, 0, "", ""),
 		event(2, 1, eval.EventRunning, eval.Running, 1, "w1", ""),
-		event(3, 16, eval.EventRequeued, eval.Queued, 1, "w1", "w1 fell silent"),
+		event(3, 16, eval.EventRequeued, eval.Queued, 1, "w1", "w1 fell silent; it is tried again now, which does not count as a try"),
 		event(4, 16.5, eval.EventRunning, eval.Running, 2, "w2", ""),
 		event(5, 17, eval.EventRequeued, eval.Queued, 2, "w2", "no slot is free"),
 		event(6, 27, eval.EventRunning, eval.Running, 3, "w2", ""),
 		event(7, 28, eval.EventRequeued, eval.Queued, 3, "w2", "the executor is away"),
 	}
 	attempts := []eval.Attempt{
-		{Number: 1, Worker: "w1", StartedAt: after(1), FinishedAt: at(16), Outcome: eval.AttemptLost, Failure: &eval.Failure{Kind: eval.KindUnavailable, Message: "w1 fell silent"}, NextTryAt: at(16)},
+		{Number: 1, Worker: "w1", StartedAt: after(1), FinishedAt: at(16), Outcome: eval.AttemptLost, Failure: &eval.Failure{Kind: eval.KindWorkerLost, Message: "w1 fell silent; it is tried again now, which does not count as a try"}, NextTryAt: at(16)},
 		{Number: 2, Worker: "w2", StartedAt: after(16.5), FinishedAt: at(17), Outcome: eval.AttemptRetried, Alone: true, Failure: &eval.Failure{Kind: eval.KindFull, Message: "no slot is free"}, NextTryAt: at(27)},
 		{Number: 3, Worker: "w2", StartedAt: after(27), FinishedAt: at(28), Outcome: eval.AttemptRetried, Counted: true, Failure: &eval.Failure{Kind: eval.KindUnavailable, Message: "the executor is away"}, NextTryAt: at(33)},
 	}
@@ -55,11 +55,11 @@ func TestTheTimelineTellsWhatHappenedAndWhatComes(t *testing.T) {
 	require.Equal(t, []string{
 		"0 queued: accepted with priority high and retry policy conservative",
 		"1 running: worker w1 took it after 1.000 s of waiting",
-		"16 requeued: the worker was lost: w1 fell silent; not counted as a try; queued again at once",
+		"16 requeued: the platform failed: w1 fell silent; it is tried again now, which does not count as a try",
 		"16.5 running: worker w2 took it after 0.500 s of waiting; it runs alone, because a worker or an executor was lost while it ran before",
-		"17 requeued: the platform failed: no slot is free; not counted as a try; queued again, for 10.0 s by policy quota_exceeded",
+		"17 requeued: the platform failed: no slot is free",
 		"27 running: worker w2 took it after 10.0 s of waiting",
-		"28 requeued: the platform failed: the executor is away; try 1 of the 3 of policy conservative; queued again, for 5.000 s",
+		"28 requeued: the platform failed: the executor is away",
 		"33 next_try: attempt 4 may begin",
 		"3600 expires: it fails unless it has ended by then",
 	}, told(e.Timeline(events, attempts)))
@@ -75,13 +75,18 @@ func TestTheTimelineOfWhatHasEndedEndsThere(t *testing.T) {
 	require.Nil(t, moments[7].Attempt, "the attempt had ended before")
 	require.Len(t, moments, 8)
 
-	events[7] = eval.Event{Seq: 8, At: after(28), Type: eval.EventFailed, Status: eval.Failed, Attempt: 3, Message: "the executor is away"}
-	events = append(events[:6], events[7])
-	attempts[0].Counted, attempts[1].Counted, attempts[2].NextTryAt = true, true, nil
+	events[7] = eval.Event{Seq: 8, At: after(40), Type: eval.EventFailed, Status: eval.Failed, Attempt: 3, Message: "its deadline has passed"}
 	failed := e
 	failed.Status = eval.Failed
-	moments = failed.Timeline(events, attempts)
-	require.Equal(t, "28 failed: the platform gave up: the executor is away; try 3 of the 3 of policy conservative: all are used up, and it is not tried again; it is a dead letter", told(moments)[6])
+	require.Equal(t, "40 failed: the platform gave up: its deadline has passed; it is a dead letter, until somebody retries it", told(failed.Timeline(events, attempts))[7])
+}
+
+func TestWhatDecidedAboutTheNextAttempt(t *testing.T) {
+	e, _, attempts := story()
+	attempts = append(attempts, eval.Attempt{Number: 4, Outcome: eval.AttemptRunning})
+	tried := e.Tried(attempts)
+	require.Equal(t, []string{"", eval.PolicyQuotaExceeded, eval.PolicyConservative, ""}, []string{tried[0].Policy, tried[1].Policy, tried[2].Policy, tried[3].Policy})
+	require.Equal(t, []int{0, 0, 1, 0}, []int{tried[0].Try, tried[1].Try, tried[2].Try, tried[3].Try})
 }
 
 // TestATimelineOfAPartIsAPart: old events may be left out, and attempts may

@@ -42,7 +42,6 @@ type Attempt struct {
 	RetryPolicy string        `json:"retry_policy,omitempty"` // which decided how long the next one waits
 	NextTryAt   *time.Time    `json:"next_try_at,omitempty"`
 	WaitMS      *float64      `json:"wait_ms,omitempty"` // from its end to next_try_at
-	Decision    string        `json:"decision"`          // what was decided at its end, in words
 
 	WallMS          float64 `json:"wall_ms,omitempty"`
 	CPUMS           float64 `json:"cpu_ms,omitempty"`
@@ -53,7 +52,7 @@ func viewAttempt(a eval.Ended, now time.Time) Attempt {
 	v := Attempt{
 		Number: a.Number, Outcome: a.Outcome, Worker: a.Worker, Executor: a.Executor, Alone: a.Alone,
 		StartedAt: a.StartedAt, FinishedAt: a.FinishedAt, TookMS: until(a.StartedAt, a.FinishedAt, now),
-		Failure: a.Failure, Counted: a.Counted, Try: a.Try, RetryPolicy: a.Policy, NextTryAt: a.NextTryAt, Decision: a.Decision,
+		Failure: a.Failure, Counted: a.Counted, Try: a.Try, RetryPolicy: a.Policy, NextTryAt: a.NextTryAt,
 		WallMS: a.WallMS, CPUMS: a.CPUMS, MemoryPeakBytes: a.MemoryPeak,
 	}
 	if a.Failure != nil {

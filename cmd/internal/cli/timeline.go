@@ -20,7 +20,6 @@ type attempt struct {
 	FinishedAt *time.Time          `json:"finished_at"`
 	TookMS     float64             `json:"took_ms"`
 	Failure    *eval.Failure       `json:"failure"`
-	Decision   string              `json:"decision"`
 }
 
 // ended is how an attempt ended, in the colour that it deserves.
@@ -72,11 +71,11 @@ func printAttempts(s *session, api *client.Client, e client.Evaluation) error {
 			alone = "yes"
 		}
 		if a.Failure != nil {
-			failure = string(a.Failure.Kind)
+			failure = string(a.Failure.Kind) + ": " + a.Failure.Message
 		}
-		rows = append(rows, []string{fmt.Sprint(a.Number), p.ended(a.Outcome), a.StartedAt.Local().Format("15:04:05.000"), ms(a.TookMS), a.Worker, a.Executor, alone, failure, a.Decision})
+		rows = append(rows, []string{fmt.Sprint(a.Number), p.ended(a.Outcome), a.StartedAt.Local().Format("15:04:05.000"), ms(a.TookMS), a.Worker, a.Executor, alone, failure})
 	}
-	return table(s.stdout, "ATTEMPT\tOUTCOME\tSTARTED\tTOOK\tWORKER\tEXECUTOR\tALONE\tFAILURE\tDECISION", rows)
+	return table(s.stdout, "ATTEMPT\tOUTCOME\tSTARTED\tTOOK\tWORKER\tEXECUTOR\tALONE\tFAILURE", rows)
 }
 
 // TimelineCmd tells the life of an evaluation as a story.
