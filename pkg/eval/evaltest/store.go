@@ -27,7 +27,7 @@ func TestStore(t *testing.T, open OpenStore) {
 	}{
 		{"intake", testIntake}, {"cancel", testCancel}, {"reader", testReader}, {"pages", testPages},
 		{"worker", testWorker}, {"finish", testFinish}, {"scheduler", testScheduler},
-		{"dead letters", testDeadLetters}, {"outbox", testOutbox}, {"races", testRaces},
+		{"dead letters", testDeadLetters}, {"properties", testProperties}, {"outbox", testOutbox}, {"races", testRaces},
 	}
 	for _, g := range groups {
 		t.Run(g.name, func(t *testing.T) { g.run(t, open) })
