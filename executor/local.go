@@ -129,11 +129,17 @@ func (l *Local) distrust(ctx context.Context, box *guard.Sandbox, err error) {
 
 // Run implements eval.Runner.
 func (l *Local) Run(ctx context.Context, req eval.Request, sink func(eval.RunEvent)) (eval.Result, error) {
+	return l.RunAdmitted(ctx, req, func() {}, sink)
+}
+
+// RunAdmitted is Run, and calls admitted when the run is taken on: from then
+// on something of the request is at work here.
+func (l *Local) RunAdmitted(ctx context.Context, req eval.Request, admitted func(), sink func(eval.RunEvent)) (eval.Result, error) {
 	ctx, span := l.tracer.Start(ctx, "executor.run", trace.WithAttributes(
 		attribute.String("crucible.id", string(req.ID)), attribute.Int("crucible.attempt", req.Attempt),
 		attribute.String("crucible.language", req.Language)))
 	defer span.End()
-	res, err := l.run(ctx, req, sink)
+	res, err := l.run(ctx, req, admitted, sink)
 	span.SetAttributes(attribute.String("crucible.verdict", string(res.Verdict)))
 	if err != nil {
 		span.RecordError(err)
@@ -142,7 +148,7 @@ func (l *Local) Run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 	return res, err
 }
 
-func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEvent)) (eval.Result, error) {
+func (l *Local) run(ctx context.Context, req eval.Request, admitted func(), sink func(eval.RunEvent)) (eval.Result, error) {
 	began := time.Now()
 	task, err := l.admissible(ctx, &req)
 	if err != nil {
@@ -156,6 +162,7 @@ func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 	defer pass.Leave()
 	asked := time.Now()
 	room := want(task)
+	room.Exclusive = req.Exclusive
 	release, err := l.slots.Take(runCtx, room)
 	if err != nil {
 		return eval.Result{}, l.rejected(err)
@@ -167,6 +174,7 @@ func (l *Local) run(ctx context.Context, req eval.Request, sink func(eval.RunEve
 	}
 	defer box.Leave()
 	l.metrics.admitted(time.Since(asked))
+	admitted()
 	pass.Begin(task.Language.ID)
 	task.Spare = func() func() { return l.slots.TryTake(room) }
 	res, err := box.Runner.Run(runCtx, task)

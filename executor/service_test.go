@@ -107,7 +107,7 @@ func TestPostStreamsEvents(t *testing.T) {
 		}
 	}
 	// However the output is cut into events.
-	require.Equal(t, []string{"started", "stdout", "finished"}, slices.Compact(names))
+	require.Equal(t, []string{"admitted", "started", "stdout", "finished"}, slices.Compact(names))
 }
 
 func TestBadRequestsAreProblems(t *testing.T) {
@@ -246,7 +246,7 @@ func cutter(t *testing.T, to string) (url string, cut func()) {
 	return "http://" + l.Addr().String(), cut
 }
 
-func TestACutConnectionIsUnavailableAndKillsTheRun(t *testing.T) {
+func TestACutConnectionIsALostExecutorAndKillsTheRun(t *testing.T) {
 	s, client := serve(t, open(t, quick))
 	url, cut := cutter(t, s.Addr())
 	req := marked(fmt.Sprintf("cut-%d", time.Now().UnixNano()))
@@ -255,12 +255,45 @@ func TestACutConnectionIsUnavailableAndKillsTheRun(t *testing.T) {
 			cut()
 		}
 	})
-	require.Equal(t, eval.KindUnavailable, eval.KindOf(err), "%v", err)
+	require.Equal(t, eval.KindExecutorLost, eval.KindOf(err), "%v", err)
 	require.Equal(t, "up\n", string(res.Stdout.Data))
 	testkit.EventuallyWithin(t, 2*time.Second, func() bool { return alive(t, string(req.ID)) == 0 }, "the program is gone")
 
+	_, err = remote.NewExecutor(url, "", client).Run(t.Context(), marked("never-reached"), nil)
+	require.Equal(t, eval.KindUnavailable, eval.KindOf(err), "it was not taken on: %v", err)
 	_, err = remote.NewExecutor(url, "", client).Status(t.Context())
 	require.Equal(t, eval.KindUnavailable, eval.KindOf(err), "%v", err)
+}
+
+// TestACutConnectionOfARunInLineIsNoLoss cuts it while the run waits for a
+// slot: nothing of it was at work.
+func TestACutConnectionOfARunInLineIsNoLoss(t *testing.T) {
+	l := open(t, executor.Config{Languages: quick.Languages, Slots: 1, Patience: time.Minute})
+	s, client := serve(t, l)
+	first := remote.NewExecutor(s.URL(), "", client)
+	up, ended := make(chan struct{}, 1), make(chan error, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	go func() {
+		_, err := first.Run(ctx, marked("in-front"), func(e eval.RunEvent) {
+			if e.Type == eval.RunStarted {
+				up <- struct{}{}
+			}
+		})
+		ended <- err
+	}()
+	<-up
+	url, cut := cutter(t, s.Addr())
+	waited := make(chan error, 1)
+	go func() {
+		_, err := remote.NewExecutor(url, "", client).Run(t.Context(), marked("behind"), nil)
+		waited <- err
+	}()
+	testkit.Eventually(t, func() bool { st, _ := l.Status(t.Context()); return st.Waiting == 1 }, "one waits")
+	cut()
+	err := <-waited
+	require.Equal(t, eval.KindUnavailable, eval.KindOf(err), "%v", err)
+	stop()
+	require.ErrorIs(t, <-ended, context.Canceled)
 }
 
 func TestStopDrains(t *testing.T) {

@@ -242,6 +242,38 @@ func TestAClaimWhoseAnswerWasLostIsNotLost(t *testing.T) {
 	require.Equal(t, 1, r.script.runs(e.ID))
 }
 
+// TestTwoDispatchesAtOneWorkerRunOnce has the second one look for the evaluation when the first has claimed it, and does
+// not know yet: it must not be adopted as a claim whose answer was lost.
+func TestTwoDispatchesAtOneWorkerRunOnce(t *testing.T) {
+	r := newRig(t, task.RedisConfig{})
+	store := &faulty{Store: r.store}
+	second := make(chan struct{})
+	store.onClaim = func(n int64, _ eval.Evaluation, err error) error {
+		switch n {
+		case 1:
+			select {
+			case <-second: // has gone its way
+			case <-time.After(500 * time.Millisecond): // it waits for us
+			}
+		case 2:
+			return eval.Errorf(eval.KindUnavailable, "the answer was lost")
+		case 3:
+			defer time.AfterFunc(100*time.Millisecond, func() { close(second) })
+		}
+		return err
+	}
+	e := r.submit("hello")
+	again := e.Dispatch()
+	again.Seq = 0 // another task of the same dispatch, as after a loss of the queue
+	require.NoError(t, r.queue.Enqueue(context.Background(), again))
+	w := r.worker(worker.Config{Lease: time.Minute}, store)
+	e = r.ended(e.Key)
+	require.Equal(t, eval.Completed, e.Status)
+	require.Equal(t, 1, e.Attempt)
+	testkit.Eventually(t, func() bool { return w.metric("crucible_worker_stale_dispatches_total") >= 1 }, "the other one is found stale")
+	require.Equal(t, 1, r.script.runs(e.ID))
+}
+
 func TestAnExecutorThatIgnoresACancelHoldsNothingUp(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		never := make(chan struct{})

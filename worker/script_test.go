@@ -110,6 +110,8 @@ type faulty struct {
 	finishDown, allDown atomic.Bool
 	claimMute           atomic.Bool // the next claim succeeds, but its answer is lost
 	refused             atomic.Int64
+	onClaim             func(n int64, e eval.Evaluation, err error) error // when set: decides about the answer to the nth claim
+	claims              atomic.Int64
 }
 
 func (f *faulty) away(down bool) error {
@@ -125,6 +127,9 @@ func (f *faulty) Claim(ctx context.Context, r eval.ClaimRequest) (eval.Evaluatio
 		return eval.Evaluation{}, err
 	}
 	e, err := f.Store.Claim(ctx, r)
+	if f.onClaim != nil {
+		err = f.onClaim(f.claims.Add(1), e, err)
+	}
 	if err == nil && f.claimMute.CompareAndSwap(true, false) {
 		return eval.Evaluation{}, f.away(true)
 	}

@@ -24,6 +24,7 @@ type Request struct {
 type RunEventType string
 
 const (
+	RunAdmitted RunEventType = "admitted" // on the wire only: the run is taken on; losing the executor from here on may be the program's doing
 	RunStarted  RunEventType = "started"  // the program's first process is about to start; after compilation
 	RunStdout   RunEventType = "stdout"   // Data was written to stdout
 	RunStderr   RunEventType = "stderr"   // Data was written to stderr
@@ -58,7 +59,9 @@ type Runner interface {
 	//   - KindConflict: a higher attempt of this id has been seen
 	//   - KindIsolation: the sandbox is weaker than min_isolation
 	//   - KindSandbox: the sandbox could not start, or broke
-	//   - KindUnavailable: the executor cannot be reached, or the connection was cut
+	//   - KindUnavailable: the executor cannot be reached
+	//   - KindExecutorLost: the connection was cut after the run had been taken on
+	// An exclusive request may wait up to a minute, until nothing else runs.
 	// A request with a higher attempt than a run of the same id kills that
 	// run, which then returns KindConflict.
 	Run(ctx context.Context, req Request, sink func(RunEvent)) (Result, error)

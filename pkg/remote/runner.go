@@ -77,6 +77,10 @@ func (e *executor) Run(ctx context.Context, req eval.Request, sink func(eval.Run
 	ended := make(chan struct{})
 	stopWatching := context.AfterFunc(ctx, func() {
 		defer close(ended)
+		if eval.IsKind(context.Cause(ctx), eval.KindLeaseLost) {
+			cut(errEnded) // nobody wants what there was, and another attempt may begin at any moment
+			return
+		}
 		e.end(wire, cut, req)
 	})
 	res, err := e.stream(wire, cut, body, sink)
@@ -105,6 +109,8 @@ func (e *executor) end(wire context.Context, cut context.CancelCauseFunc, req ev
 var (
 	errEnded  = errors.New("the run was ended")
 	errSilent = errors.New("nothing came from the executor, not even a sign of life")
+	// errNonsense is no loss: the executor is there.
+	errNonsense = errors.New("what came from the executor cannot be read")
 )
 
 // stream posts the run and follows its events to the end.
@@ -128,7 +134,7 @@ func (e *executor) stream(ctx context.Context, cut context.CancelCauseFunc, body
 	silence := time.AfterFunc(runSilence, func() { cut(errSilent) })
 	defer silence.Stop()
 	events := newEventReader(resp.Body, maxRunEvent, func() { silence.Reset(runSilence) })
-	last, err := follow(events, kept)
+	last, admitted, err := follow(events, kept)
 	kept.Close()
 	stdout, stderr := kept.Streams()
 	if err != nil {
@@ -136,25 +142,32 @@ func (e *executor) stream(ctx context.Context, cut context.CancelCauseFunc, body
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		return partial, e.unavailable(fmt.Errorf("the connection was cut before the run ended: %w", err))
+		err = fmt.Errorf("the connection was cut before the run ended: %w", err)
+		if admitted && !errors.Is(err, errNonsense) {
+			return partial, eval.Errorf(eval.KindExecutorLost, "executor %s vanished in the middle of the run: %w", e.base, err)
+		}
+		return partial, e.unavailable(err)
 	}
 	return last.assemble(stdout, stderr)
 }
 
-// follow reads events until the last one.
-func follow(events *eventReader, kept *spool.Spool) (FinishedRun, error) {
+// follow reads events until the last one. admitted says whether the run had
+// been taken on, as far as was heard.
+func follow(events *eventReader, kept *spool.Spool) (last FinishedRun, admitted bool, err error) {
 	for {
 		name, data, err := events.next()
 		if err != nil {
-			return FinishedRun{}, err
+			return FinishedRun{}, admitted, err
 		}
 		switch eval.RunEventType(name) {
+		case eval.RunAdmitted:
+			admitted = true
 		case eval.RunStarted:
 			kept.Started()
 		case eval.RunStdout, eval.RunStderr:
 			var event eval.RunEvent
 			if err := json.Unmarshal(data, &event); err != nil {
-				return FinishedRun{}, fmt.Errorf("event %s: %w", name, err)
+				return FinishedRun{}, admitted, fmt.Errorf("%w: event %s: %w", errNonsense, name, err)
 			}
 			to := kept.Stdout()
 			if event.Type == eval.RunStderr {
@@ -162,11 +175,10 @@ func follow(events *eventReader, kept *spool.Spool) (FinishedRun, error) {
 			}
 			_, _ = to.Write(event.Data)
 		case eval.RunFinished:
-			var last FinishedRun
 			if err := json.Unmarshal(data, &last); err != nil {
-				return FinishedRun{}, fmt.Errorf("event %s: %w", name, err)
+				return FinishedRun{}, admitted, fmt.Errorf("%w: event %s: %w", errNonsense, name, err)
 			}
-			return last, nil
+			return last, admitted, nil
 		}
 	}
 }

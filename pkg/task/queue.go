@@ -58,6 +58,7 @@ func NewQueue(r *Redis) *Queue {
 type payload struct {
 	Project string  `json:"project"`
 	ID      eval.ID `json:"id"`
+	Alone   bool    `json:"alone,omitempty"`
 }
 
 // Headers of a task.
@@ -110,7 +111,7 @@ func (q *Queue) guarded(ctx context.Context, do func(context.Context) error) err
 }
 
 func (q *Queue) enqueue(ctx context.Context, d eval.Dispatch) error {
-	body, err := json.Marshal(payload{d.Project, d.ID})
+	body, err := json.Marshal(payload{d.Project, d.ID, d.Alone})
 	if err != nil {
 		return err
 	}
@@ -153,6 +154,9 @@ func (q *Queue) enqueue(ctx context.Context, d eval.Dispatch) error {
 			return err
 		}
 	case "active":
+		if d.Alone && q.held(ctx, queue, id) {
+			return nil // it waits at a worker for all slots there; a second one would do so at another worker
+		}
 		// A worker has taken this dispatch, and yet the evaluation is queued: it may be about to be claimed, or the
 		// worker died in between. asynq would notice that after 108 s at the earliest. A second task in its place
 		// starts it now; if the first one lives, one of them finds the evaluation taken and is done. The time in the
@@ -178,6 +182,12 @@ func (q *Queue) state(ctx context.Context, queue, id string) (string, error) {
 		return "", nil
 	}
 	return state, err
+}
+
+// held says whether a worker that lives has an active task in hand: asynq's servers renew a lease of 30 s for theirs.
+func (q *Queue) held(ctx context.Context, queue, id string) bool {
+	until, err := q.redis.client.ZScore(ctx, queueKey(queue, "lease"), id).Result()
+	return err == nil && until > float64(time.Now().Unix())
 }
 
 // clear removes a task that no worker has in hand. asynq refuses for a task that has moved on, which is fine, and for

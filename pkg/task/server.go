@@ -190,7 +190,7 @@ func (s *Server) process(ctx context.Context, t *asynq.Task) error {
 	if err := json.Unmarshal(t.Payload(), &p); err != nil || p.ID == "" {
 		return fmt.Errorf("the payload is not one of ours: %w: %w", err, asynq.SkipRetry)
 	}
-	d := eval.Dispatch{Key: eval.Key{Project: p.Project, ID: p.ID}, Trace: t.Headers()[headerTrace]}
+	d := eval.Dispatch{Key: eval.Key{Project: p.Project, ID: p.ID}, Alone: p.Alone, Trace: t.Headers()[headerTrace]}
 	id, _ := asynq.GetTaskID(ctx)
 	d.Seq = seqOf(id)
 	if queue, ok := asynq.GetQueueName(ctx); ok {

@@ -20,6 +20,10 @@ import (
 // idle checks requests as an executor does, and has no sandbox to run them in.
 type idle struct{ admitted *eval.Request }
 
+func (i *idle) RunAdmitted(ctx context.Context, req eval.Request, _ func(), sink func(eval.RunEvent)) (eval.Result, error) {
+	return i.Run(ctx, req, sink)
+}
+
 func (i *idle) Run(_ context.Context, req eval.Request, _ func(eval.RunEvent)) (eval.Result, error) {
 	spec, bad := eval.DefaultPolicy().Validate(eval.Spec{Program: req.Program}, time.Now(), nil)
 	if err := eval.Invalid(bad); err != nil {

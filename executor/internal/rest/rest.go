@@ -19,6 +19,8 @@ import (
 type Executor interface {
 	eval.Executor
 	eval.Loaded
+	// RunAdmitted is Run, and calls admitted when the run is taken on.
+	RunAdmitted(ctx context.Context, req eval.Request, admitted func(), sink func(eval.RunEvent)) (eval.Result, error)
 	// StopAttempt kills the run with this id if it is of this attempt, or of
 	// any when it is 0. KindNotFound when there is none.
 	StopAttempt(ctx context.Context, id eval.ID, attempt int) error

@@ -15,14 +15,15 @@ import (
 	"github.com/crucible-eval/crucible/pkg/remote"
 )
 
-// stream runs and sends events: started, stdout, stderr, finished. What fails
-// before the first event is an ordinary error response.
+// stream runs and sends events: admitted, started, stdout, stderr, finished.
+// What fails before the first event is an ordinary error response.
 func (h *handler) stream(c echo.Context, req eval.Request) error {
 	ctx, cut := context.WithCancelCause(c.Request().Context())
 	defer cut(nil)
 	s := &stream{c: c, cut: cut}
 	stop := s.heartbeats(remote.RunHeartbeat)
-	res, err := h.executor.Run(ctx, req, s.event)
+	admitted := func() { s.event(eval.RunEvent{Type: eval.RunAdmitted, At: time.Now()}) }
+	res, err := h.executor.RunAdmitted(ctx, req, admitted, s.event)
 	if err != nil && !s.opened() {
 		stop()
 		return err

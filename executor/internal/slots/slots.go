@@ -17,6 +17,8 @@ import (
 type Want struct {
 	Memory  int64         // bytes: the most that it may use at once
 	Longest time.Duration // how long it may take at most; 0: not known
+	// Exclusive wants all slots: nothing else runs beside it.
+	Exclusive bool
 }
 
 // Slots admits runs. A run that finds no room waits a moment in a short line,
@@ -26,19 +28,25 @@ type Want struct {
 // fit where the first does not: a run that needs much memory gets its turn
 // when those before it have ended. It cannot hold up the others for longer
 // than it may wait.
+//
+// An exclusive run waits in the same line until nothing else runs: for as long
+// as what runs may take by its limits, and a minute at most. It holds up those
+// behind it for no longer than that; they are refused meanwhile, as always
+// when there is no room.
 type Slots struct {
 	total    int
 	memory   int64
 	patience time.Duration
 
-	mu       sync.Mutex
-	running  map[*ticket]struct{}
-	reserved int64
-	line     []*ticket // first come, first served; at most total
-	draining bool
-	stop     chan struct{} // closed when draining
-	idle     chan struct{} // closed when draining and nothing runs
-	typical  time.Duration // how long runs take, the last ones above all
+	mu        sync.Mutex
+	running   map[*ticket]struct{}
+	exclusive bool // what runs is one exclusive run
+	reserved  int64
+	line      []*ticket // first come, first served; at most total
+	draining  bool
+	stop      chan struct{} // closed when draining
+	idle      chan struct{} // closed when draining and nothing runs
+	typical   time.Duration // how long runs take, the last ones above all
 }
 
 // ticket is a run that waits or is under way.
@@ -63,7 +71,22 @@ func New(n int, memory int64, patience time.Duration) *Slots {
 // than an even share of the memory: several others have to end for it.
 const largePatience = 10
 
+// exclusivePatience bounds the wait of an exclusive run for all others to end.
+const exclusivePatience = time.Minute
+
+// mayWait is how long a run may stay in line. s.mu is held.
 func (s *Slots) mayWait(want Want) time.Duration {
+	if want.Exclusive {
+		longest := s.patience
+		for t := range s.running {
+			left := exclusivePatience
+			if t.Longest > 0 {
+				left = t.Longest - time.Since(t.since) + s.patience
+			}
+			longest = max(longest, min(left, exclusivePatience))
+		}
+		return longest
+	}
 	if want.Memory > s.memory/int64(s.total) && s.memory > 0 {
 		return largePatience * s.patience
 	}
@@ -89,9 +112,9 @@ func (s *Slots) Take(ctx context.Context, want Want) (release func(), err error)
 		return nil, s.full(want)
 	}
 	s.line = append(s.line, t)
+	patience := time.NewTimer(s.mayWait(want))
 	s.mu.Unlock()
 
-	patience := time.NewTimer(s.mayWait(want))
 	defer patience.Stop()
 	select {
 	case <-t.in:
@@ -163,14 +186,18 @@ func (s *Slots) Drain() <-chan struct{} {
 // fits tells whether a run can start now. One that wants more memory than
 // there is may run alone: the machine has more than the budget.
 func (s *Slots) fits(t *ticket) bool {
-	if len(s.running) >= s.total {
+	switch {
+	case len(s.running) == 0:
+		return true
+	case len(s.running) >= s.total, t.Exclusive, s.exclusive:
 		return false
 	}
-	return s.memory == 0 || len(s.running) == 0 || s.reserved+t.Memory <= s.memory
+	return s.memory == 0 || s.reserved+t.Memory <= s.memory
 }
 
 func (s *Slots) admit(t *ticket) {
 	s.running[t] = struct{}{}
+	s.exclusive = t.Exclusive
 	s.reserved += t.Memory
 	t.since = time.Now()
 	close(t.in)
@@ -212,7 +239,14 @@ func (s *Slots) leave(t *ticket) {
 
 func (s *Slots) full(want Want) error {
 	what := fmt.Sprintf("all %d slots of this executor are taken", s.total)
-	if len(s.running) < s.total {
+	switch {
+	case s.exclusive:
+		what = "this executor is taken by a run that must be alone"
+	case want.Exclusive:
+		what = fmt.Sprintf("the run must be alone, and %d others of this executor have not ended in time", len(s.running))
+	case len(s.line) > 0 && s.line[0].Exclusive:
+		what = "a run that must be alone waits for all slots of this executor"
+	case len(s.running) < s.total:
 		what = fmt.Sprintf("%d of %d bytes of this executor's memory are reserved, and the run asks for %d", s.reserved, s.memory, want.Memory)
 	}
 	return &eval.Error{Kind: eval.KindFull, RetryAfter: s.wait(want), Message: what}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -187,6 +188,83 @@ func TestALargeRunThatGivesUpLetsTheOthersIn(t *testing.T) {
 	})
 }
 
+func exclusive(longest time.Duration) slots.Want {
+	return slots.Want{Memory: 10, Longest: longest, Exclusive: true}
+}
+
+func TestAnExclusiveRunIsAloneAndIsNotOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(3, 100, 100*time.Millisecond)
+		first, err := s.Take(t.Context(), slots.Want{Longest: 10 * time.Second})
+		require.NoError(t, err)
+		got := make(chan func())
+		go func() {
+			release, err := s.Take(t.Context(), exclusive(time.Second))
+			require.NoError(t, err, "it waits for as long as the first may run")
+			got <- release
+		}()
+		synctest.Wait()
+		for range 5 { // nobody gets in before it, however many try
+			require.Nil(t, s.TryTake(bytes(0)))
+			_, err = s.Take(t.Context(), bytes(0))
+			require.Equal(t, eval.KindFull, eval.KindOf(err))
+			require.ErrorContains(t, err, "a run that must be alone waits")
+		}
+		time.Sleep(9 * time.Second)
+		first()
+		release := <-got
+		require.Equal(t, 1, busy(s))
+		_, err = s.Take(t.Context(), bytes(0))
+		require.ErrorContains(t, err, "taken by a run that must be alone")
+		require.Nil(t, s.TryTake(exclusive(time.Second)), "its own tests run one after the other")
+		release()
+		for range 3 {
+			release, err := s.Take(t.Context(), bytes(0))
+			require.NoError(t, err)
+			defer release()
+		}
+	})
+}
+
+func TestAnExclusiveRunDoesNotStarveTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(2, 0, 100*time.Millisecond)
+		_, err := s.Take(t.Context(), slots.Want{Longest: time.Hour})
+		require.NoError(t, err)
+		began := time.Now()
+		_, err = s.Take(t.Context(), exclusive(time.Second))
+		require.Equal(t, eval.KindFull, eval.KindOf(err))
+		require.ErrorContains(t, err, "1 others of this executor have not ended")
+		require.Equal(t, time.Minute, time.Since(began), "a minute at most")
+		e, _ := errors.AsType[*eval.Error](err)
+		require.Positive(t, e.RetryAfter)
+		release, err := s.Take(t.Context(), bytes(0))
+		require.NoError(t, err, "until it comes again there is room for others")
+		release()
+	})
+}
+
+func TestTwoExclusiveRunsFollowEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(4, 0, time.Second)
+		var most, now atomic.Int64
+		var work sync.WaitGroup
+		for range 3 {
+			work.Go(func() {
+				release, err := s.Take(t.Context(), exclusive(5*time.Second))
+				require.NoError(t, err)
+				most.Store(max(most.Load(), now.Add(1)))
+				time.Sleep(300 * time.Millisecond)
+				now.Add(-1)
+				release()
+			})
+		}
+		work.Wait()
+		require.EqualValues(t, 1, most.Load())
+		require.Zero(t, busy(s))
+	})
+}
+
 // TestRetryAfterComesFromWhatRuns refuses runs in known situations, on a
 // clock that moves as the test says.
 func TestRetryAfterComesFromWhatRuns(t *testing.T) {
@@ -253,9 +331,14 @@ func TestSlotsAreExactWhateverHappens(t *testing.T) {
 			work.Go(func() {
 				for range 100 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(8))*time.Millisecond)
-					release, err := s.Take(ctx, bytes(int64(rand.IntN(600))))
+					want := bytes(int64(rand.IntN(600)))
+					want.Exclusive = rand.IntN(10) == 0
+					release, err := s.Take(ctx, want)
 					if n := busy(s); n > total {
 						t.Errorf("%d of %d slots are taken", n, total)
+					}
+					if err == nil && want.Exclusive && busy(s) != 1 {
+						t.Errorf("an exclusive run is one of %d", busy(s))
 					}
 					if err == nil {
 						time.Sleep(time.Duration(rand.IntN(4)) * time.Millisecond)

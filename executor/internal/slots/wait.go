@@ -18,27 +18,33 @@ const (
 // in line are served before it.
 func (s *Slots) wait(want Want) time.Duration {
 	type end struct {
-		in     time.Duration
-		memory int64
+		in time.Duration
+		Want
 	}
 	now := time.Now()
 	var ends []end
 	for t := range s.running {
-		ends = append(ends, end{s.remaining(t, now), t.Memory})
+		ends = append(ends, end{s.remaining(t, now), t.Want})
 	}
 	byTime := func(a, b end) int { return cmp.Compare(a.in, b.in) }
 	slices.SortFunc(ends, byTime)
 	reserved, at := s.reserved, time.Duration(0)
-	fits := func(memory int64) bool {
-		return len(ends) < s.total && (s.memory == 0 || len(ends) == 0 || reserved+memory <= s.memory)
+	fits := func(want Want) bool {
+		switch {
+		case len(ends) == 0:
+			return true
+		case len(ends) >= s.total, want.Exclusive, ends[0].Exclusive:
+			return false
+		}
+		return s.memory == 0 || reserved+want.Memory <= s.memory
 	}
 	// Play the line through, and the run at its end.
 	for _, next := range append(slices.Clone(s.line), &ticket{Want: want}) {
-		for !fits(next.Memory) {
-			at, reserved, ends = ends[0].in, reserved-ends[0].memory, ends[1:]
+		for !fits(next.Want) {
+			at, reserved, ends = ends[0].in, reserved-ends[0].Memory, ends[1:]
 		}
 		reserved += next.Memory
-		ends = append(ends, end{at + s.typical, next.Memory})
+		ends = append(ends, end{at + s.typical, next.Want})
 		slices.SortFunc(ends, byTime)
 	}
 	return min(max(at, soonest), latest)

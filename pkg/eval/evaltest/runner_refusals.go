@@ -123,6 +123,37 @@ func (r runner) full(t *testing.T) {
 	}
 	r.idle(t)
 
+	t.Run("an exclusive run waits until nothing else runs, and runs alone", func(t *testing.T) {
+		cancel, end := r.started(t, request("python", sleeper))
+		alone := request("python", sleeper)
+		alone.Exclusive = true
+		began := make(chan struct{})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := r.Run(ctx, alone, func(e eval.RunEvent) {
+				if e.Type == eval.RunStarted {
+					close(began)
+				}
+			})
+			ended <- err
+		}()
+		require.Eventually(t, func() bool { s, err := r.Status(t.Context()); return err == nil && s.Waiting == 1 }, 5*time.Second, 5*time.Millisecond)
+		cancel(nil)
+		_, err := end()
+		require.ErrorIs(t, err, context.Canceled)
+		select {
+		case <-began:
+		case <-time.After(20 * time.Second):
+			require.Fail(t, "the exclusive run does not start")
+		}
+		_, err = r.Run(t.Context(), request("python", "print(1)"), nil)
+		require.Equal(t, eval.KindFull, eval.KindOf(err), "nothing runs beside it: %v", err)
+		stop()
+		require.ErrorIs(t, <-ended, context.Canceled)
+		r.idle(t)
+		r.run(t, request("python", "print(1)"))
+	})
 	t.Run("slots are exact after many runs, some of them ended", func(t *testing.T) {
 		const each = 15
 		var work sync.WaitGroup

@@ -28,6 +28,7 @@ type attempt struct {
 	h     *Handler
 	eval  eval.Evaluation
 	lease eval.Lease
+	alone bool // nothing else is in hand
 	since time.Time
 	log   *slog.Logger
 	wake  chan struct{}
@@ -43,9 +44,9 @@ type attempt struct {
 	until time.Time // the end of the lease by our monotonic clock; at or before the store's
 }
 
-func (h *Handler) newAttempt(e eval.Evaluation, sent time.Time) *attempt {
+func (h *Handler) newAttempt(e eval.Evaluation, alone bool, sent time.Time) *attempt {
 	a := &attempt{
-		h: h, eval: e, lease: eval.Lease{Key: e.Key, Attempt: e.Attempt}, since: time.Now(),
+		h: h, eval: e, lease: eval.Lease{Key: e.Key, Attempt: e.Attempt}, alone: alone, since: time.Now(),
 		log:   h.log.With("evaluation", e.ID, "attempt", e.Attempt),
 		wake:  make(chan struct{}, 1),
 		until: sent.Add(h.cfg.Lease),
@@ -78,6 +79,12 @@ func (a *attempt) handle(ctx context.Context) (note string, err error) {
 	if a.eval.CancelRequestedAt != nil {
 		a.stopRun(errCancelled)
 	}
+	if e := a.eval; e.ExpiresAt != nil && e.StartedAt != nil {
+		// Both times are the store's; from here on our monotonic clock counts. The answer to the claim took a moment, so
+		// that we are never early.
+		deadline := time.AfterFunc(e.ExpiresAt.Sub(*e.StartedAt), func() { a.stopRun(errExpired) })
+		defer deadline.Stop()
+	}
 	beats.Go(a.beats)
 
 	outcome := a.outcome(ctx)
@@ -105,6 +112,9 @@ func (a *attempt) outcome(ctx context.Context) (o eval.Outcome) {
 		o.Result = &result
 	case errors.Is(cause, errCancelled):
 		o.Cancelled, o.Result = true, partial(result)
+	case errors.Is(cause, errExpired):
+		o.Failure, o.Result = &eval.Failure{Kind: eval.KindExpired, Message: fmt.Sprintf(
+			"the program was stopped at its deadline, %s after it was due to run; give expires_in more time, or ask for less at once", a.eval.Spec.ExpiresIn)}, partial(result)
 	case cause != nil && eval.IsKind(cause, eval.KindStopping):
 		o.Failure = &eval.Failure{Kind: eval.KindStopping, Message: "the worker was shut down before the program had ended"}
 	default:
@@ -151,7 +161,7 @@ func (a *attempt) ask(ctx context.Context, out *relay) (got answer) {
 		}
 	}()
 	got.result, got.executor, got.err = a.h.deps.Executors.Run(ctx, eval.Request{
-		ID: a.eval.ID, Attempt: a.eval.Attempt, Client: a.eval.Project, Program: a.eval.Spec.Program,
+		ID: a.eval.ID, Attempt: a.eval.Attempt, Client: a.eval.Project, Exclusive: a.alone, Program: a.eval.Spec.Program,
 	}, out.event)
 	return got
 }
@@ -228,11 +238,11 @@ func partial(r eval.Result) *eval.Result {
 
 // report logs what became of the evaluation and translates it for the queue, which follows the store.
 func (a *attempt) report(now eval.Evaluation, o eval.Outcome) (string, error) {
-	kind := eval.Kind("")
-	if o.Failure != nil {
-		kind = o.Failure.Kind
+	var f eval.Failure
+	if now.Failure != nil {
+		f = *now.Failure
 	}
-	a.h.metrics.attempts.WithLabelValues(string(now.Status), string(kind)).Inc()
+	a.h.metrics.attempts.WithLabelValues(string(now.Status), string(f.Kind)).Inc()
 	took := float64(time.Since(a.since).Round(100*time.Microsecond).Microseconds()) / 1000
 	switch now.Status {
 	case eval.Completed:
@@ -240,24 +250,17 @@ func (a *attempt) report(now eval.Evaluation, o eval.Outcome) (string, error) {
 	case eval.Cancelled:
 		a.log.Info("evaluation cancelled", "reason", now.Reason, "took_ms", took)
 	case eval.Failed:
-		a.log.Error("evaluation failed: dead letter", "kind", kind, "error", message(o), "took_ms", took)
-		return "", &task.Failure{Err: fmt.Errorf("%s: %s", kind, message(o)), Final: true}
+		a.log.Error("evaluation failed: dead letter", "kind", f.Kind, "error", f.Message, "took_ms", took)
+		return "", &task.Failure{Err: fmt.Errorf("%s: %s", f.Kind, f.Message), Final: true}
 	case eval.Queued:
 		delay := time.Duration(0)
 		if now.NextDispatchAt != nil {
 			delay = now.NextDispatchAt.Sub(now.UpdatedAt)
 		}
-		a.log.Warn("evaluation queued again", "kind", kind, "error", message(o), "delay_ms", delay.Milliseconds(), "tries", now.Tries, "took_ms", took)
-		if kind.Info().Retry == eval.RetryCounted {
-			return "", &task.Failure{Err: fmt.Errorf("%s: %s", kind, message(o)), Delay: delay}
+		a.log.Warn("evaluation queued again", "kind", f.Kind, "error", f.Message, "delay_ms", delay.Milliseconds(), "tries", now.Tries, "took_ms", took)
+		if f.Kind.Info().Retry == eval.RetryCounted {
+			return "", &task.Failure{Err: fmt.Errorf("%s: %s", f.Kind, f.Message), Delay: delay}
 		}
 	}
 	return string(now.Status) + " " + string(now.Verdict), nil
-}
-
-func message(o eval.Outcome) string {
-	if o.Failure == nil {
-		return ""
-	}
-	return o.Failure.Message
 }

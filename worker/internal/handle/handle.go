@@ -52,11 +52,12 @@ type Handler struct {
 	deps    Deps
 	log     *slog.Logger
 	metrics *metrics
-	slots   chan struct{}
+	slots   *slots
 
 	mu       sync.Mutex
 	draining bool
 	active   sync.WaitGroup
+	claiming map[eval.Key]struct{}
 	running  map[eval.Key]*attempt
 	ended    int64
 }
@@ -65,7 +66,7 @@ type Handler struct {
 func New(cfg Config, deps Deps) *Handler {
 	h := &Handler{
 		cfg: cfg, deps: deps, log: deps.Logger,
-		slots: make(chan struct{}, max(cfg.Slots, 1)), running: map[eval.Key]*attempt{},
+		slots: newSlots(cfg.Slots), claiming: map[eval.Key]struct{}{}, running: map[eval.Key]*attempt{},
 	}
 	h.metrics = newMetrics(deps.Registry, func() float64 { return float64(len(h.Running())) })
 	return h
@@ -73,7 +74,8 @@ func New(cfg Config, deps Deps) *Handler {
 
 var (
 	errCancelled = errors.New("somebody asked for its end")
-	errLeaseLost = errors.New("the lease is lost")
+	errExpired   = errors.New("its deadline has passed")
+	errLeaseLost = eval.Errorf(eval.KindLeaseLost, "the lease is lost")
 	errStopping  = eval.Errorf(eval.KindStopping, "the worker is shutting down")
 )
 
@@ -84,12 +86,11 @@ func (h *Handler) Handle(ctx context.Context, d eval.Dispatch) (note string, err
 		return "", &task.Failure{Err: errStopping}
 	}
 	defer h.active.Done()
-	select {
-	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
-	case <-ctx.Done():
-		return "", &task.Failure{Err: context.Cause(ctx), Delay: time.Second}
+	release, err := h.slots.take(ctx, d.Alone)
+	if err != nil {
+		return "", err
 	}
+	defer release()
 	if h.isDraining() {
 		return "", &task.Failure{Err: errStopping}
 	}
@@ -107,7 +108,7 @@ func (h *Handler) Handle(ctx context.Context, d eval.Dispatch) (note string, err
 		return "stale: " + err.Error(), nil
 	default:
 		span.RecordError(err)
-		h.log.Warn("evaluation not claimed: tried again", "evaluation", d.ID, "error", err)
+		h.log.Warn("evaluation not claimed: tried again in a second", "evaluation", d.ID, "error", err)
 		return "", &task.Failure{Err: err, Delay: time.Second}
 	}
 	span.SetAttributes(attribute.Int("crucible.attempt", a.eval.Attempt), attribute.String("crucible.language", a.eval.Spec.Language))
@@ -134,18 +135,23 @@ func (h *Handler) isDraining() bool {
 // claim takes the evaluation, unless the dispatch has been replaced by a later one: an old task that comes late, or
 // one that asynq repeats so that it is seen in its list of retries, must not start the next try early.
 //
-// When the answer to a claim was lost on its way, the evaluation may be ours without our
-// knowing, and would wait for its lease to run out: then it is adopted.
+// When the answer to a claim was lost on its way, the evaluation may be ours without our knowing, and would wait for
+// its lease to run out: then it is adopted. So that this is certain, no two claims of an evaluation are under way here;
+// KindUnavailable tells the second one to come back.
 func (h *Handler) claim(ctx context.Context, d eval.Dispatch) (*attempt, error) {
+	if !h.begin(d.Key) {
+		return nil, eval.Errorf(eval.KindUnavailable, "evaluation %s is being claimed by another dispatch at this worker", d.ID)
+	}
+	defer h.done(d.Key)
 	unsure := false
 	for pause := 50 * time.Millisecond; ; pause *= 2 {
 		sent := time.Now()
 		e, err := h.claimOnce(ctx, d)
 		switch {
 		case err == nil:
-			return h.newAttempt(e, sent), nil
+			return h.newAttempt(e, d.Alone, sent), nil
 		case eval.IsKind(err, eval.KindConflict) && unsure:
-			return h.adopt(ctx, d.Key, err)
+			return h.adopt(ctx, d, err)
 		case !eval.IsKind(err, eval.KindUnavailable) || pause > 400*time.Millisecond || h.isDraining():
 			return nil, err
 		}
@@ -155,28 +161,44 @@ func (h *Handler) claim(ctx context.Context, d eval.Dispatch) (*attempt, error) 
 	}
 }
 
+func (h *Handler) begin(key eval.Key) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, under := h.claiming[key]; under {
+		return false
+	}
+	h.claiming[key] = struct{}{}
+	return true
+}
+
+func (h *Handler) done(key eval.Key) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.claiming, key)
+}
+
 func (h *Handler) claimOnce(ctx context.Context, d eval.Dispatch) (eval.Evaluation, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Lease/3)
 	defer cancel()
-	return h.deps.Store.Claim(ctx, eval.ClaimRequest{Key: d.Key, Seq: d.Seq, Worker: h.cfg.Worker, Lease: h.cfg.Lease})
+	return h.deps.Store.Claim(ctx, eval.ClaimRequest{Key: d.Key, Seq: d.Seq, Worker: h.cfg.Worker, Lease: h.cfg.Lease, Alone: d.Alone})
 }
 
 // adopt takes over an attempt that was claimed under our name and that nobody here has in hand.
-func (h *Handler) adopt(ctx context.Context, key eval.Key, conflict error) (*attempt, error) {
+func (h *Handler) adopt(ctx context.Context, d eval.Dispatch, conflict error) (*attempt, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Lease/3)
 	defer cancel()
-	e, err := h.deps.Store.Get(ctx, key)
+	e, err := h.deps.Store.Get(ctx, d.Key)
 	h.mu.Lock()
-	_, held := h.running[key]
+	_, held := h.running[d.Key]
 	h.mu.Unlock()
 	if err != nil || e.Status != eval.Running || e.Worker != h.cfg.Worker || held {
 		return nil, conflict
 	}
 	sent := time.Now()
-	if _, err := h.deps.Store.Beat(ctx, eval.Lease{Key: key, Attempt: e.Attempt}, h.cfg.Lease); err != nil {
+	if _, err := h.deps.Store.Beat(ctx, eval.Lease{Key: d.Key, Attempt: e.Attempt}, h.cfg.Lease); err != nil {
 		return nil, conflict
 	}
-	return h.newAttempt(e, sent), nil
+	return h.newAttempt(e, d.Alone, sent), nil
 }
 
 // Wake makes the worker ask the store about an evaluation that it runs: a cancel may have been asked for.
@@ -220,7 +242,10 @@ func (h *Handler) Report() (running []eval.RunningInfo, ended int64) {
 func (h *Handler) Refuse() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.draining = true
+	if !h.draining {
+		h.draining = true
+		close(h.slots.refused)
+	}
 }
 
 // Drain refuses new dispatches and waits for those in hand until ctx ends; then it gives them back, uncounted, and

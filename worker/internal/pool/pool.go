@@ -124,7 +124,7 @@ func (p *Pool) Contacts() []eval.ExecutorContact {
 func (p *Pool) Run(ctx context.Context, req eval.Request, sink func(eval.RunEvent)) (result eval.Result, name string, err error) {
 	for round := 0; ; round++ {
 		result, name, err = p.round(ctx, req, sink)
-		if !eval.IsKind(err, eval.KindFull) || round == len(pauses) {
+		if !eval.IsKind(err, eval.KindFull) || round == len(pauses) || req.Exclusive { // that one has waited at the executor
 			return result, name, err
 		}
 		select {
@@ -206,7 +206,7 @@ func (p *Pool) give(m *member, err error) {
 		m.problem, m.until = "", time.Time{}
 	case eval.KindFull:
 		m.until = time.Now().Add(pauses[len(pauses)-1])
-	case eval.KindUnavailable, eval.KindStopping:
+	case eval.KindUnavailable, eval.KindStopping, eval.KindExecutorLost:
 		m.problem, m.until = message(err), time.Now().Add(shunned)
 	}
 }
