@@ -157,6 +157,8 @@ type Scheduler interface {
 	// Rewind makes every queued evaluation due now, except those whose
 	// run_at has not come, and returns how many: for when the queue was lost.
 	Rewind(ctx context.Context) (int, error)
+	// Backlog counts what waits and what runs, now.
+	Backlog(ctx context.Context) (Backlog, error)
 }
 
 // DueRequest says how many evaluations the queue may take.

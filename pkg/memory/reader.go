@@ -108,6 +108,23 @@ func (s *Store) Attempts(ctx context.Context, key eval.Key) (attempts []eval.Att
 	return attempts, err
 }
 
+// Backlog implements [eval.Scheduler].
+func (s *Store) Backlog(ctx context.Context) (eval.Backlog, error) {
+	b := eval.NewBacklog()
+	err := s.read(ctx, func() {
+		now, clients := s.now(), map[string]bool{}
+		for _, records := range []map[eval.Key]*record{s.queued, s.running} {
+			for _, r := range records {
+				if b.Add(r.eval, now) {
+					clients[r.eval.Client] = true
+				}
+			}
+		}
+		b.Clients = int64(len(clients))
+	})
+	return b, err
+}
+
 // Stats implements [eval.Reader].
 func (s *Store) Stats(ctx context.Context, name string) (eval.Stats, error) {
 	stats := eval.Stats{Statuses: map[eval.Status]int64{}, Verdicts: map[eval.Verdict]int64{}}

@@ -190,6 +190,11 @@ func (s *Store) Reap(ctx context.Context, limit int) ([]eval.Evaluation, error) 
 	return do[[]eval.Evaluation](ctx, s, "reap", LimitRequest{limit})
 }
 
+// Backlog implements [eval.Scheduler].
+func (s *Store) Backlog(ctx context.Context) (eval.Backlog, error) {
+	return do[eval.Backlog](ctx, s, "backlog", Nothing{})
+}
+
 // Expire implements [eval.Scheduler].
 func (s *Store) Expire(ctx context.Context, limit int) ([]eval.Evaluation, error) {
 	return do[[]eval.Evaluation](ctx, s, "expire", LimitRequest{limit})

@@ -221,11 +221,12 @@ func TestUnreachable(t *testing.T, s eval.Store) {
 			_, err := s.Claim(ctx, eval.ClaimRequest{Key: key, Worker: worker, Lease: lease})
 			return err
 		},
-		"Beat":   func() error { _, err := s.Beat(ctx, eval.Lease{Key: key, Attempt: 1}, lease); return err },
-		"Finish": func() error { _, err := s.Finish(ctx, eval.Lease{Key: key, Attempt: 1}, accepted("")); return err },
-		"Due":    func() error { _, err := s.Due(ctx, eval.DueRequest{Limit: 1, Again: lease}); return err },
-		"Reap":   func() error { _, err := s.Reap(ctx, 1); return err },
-		"Rewind": func() error { _, err := s.Rewind(ctx); return err },
+		"Beat":    func() error { _, err := s.Beat(ctx, eval.Lease{Key: key, Attempt: 1}, lease); return err },
+		"Finish":  func() error { _, err := s.Finish(ctx, eval.Lease{Key: key, Attempt: 1}, accepted("")); return err },
+		"Due":     func() error { _, err := s.Due(ctx, eval.DueRequest{Limit: 1, Again: lease}); return err },
+		"Reap":    func() error { _, err := s.Reap(ctx, 1); return err },
+		"Rewind":  func() error { _, err := s.Rewind(ctx); return err },
+		"Backlog": func() error { _, err := s.Backlog(ctx); return err },
 		"ListDeadLetters": func() error {
 			_, err := s.ListDeadLetters(ctx, eval.DeadLetterQuery{Project: key.Project})
 			return err

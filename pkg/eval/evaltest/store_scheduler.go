@@ -44,6 +44,41 @@ func testScheduler(t *testing.T, open OpenStore) {
 			require.Equal(f, []eval.ID{middle.ID, last.ID}, ids(f.due(10)))
 			require.Empty(f, f.due(0))
 		},
+		"the backlog counts what waits and what runs": func(f *fixture) {
+			backlog := func() eval.Backlog {
+				b, err := f.Backlog(f.ctx)
+				require.NoError(f, err)
+				return b
+			}
+			same(f, eval.NewBacklog(), backlog())
+			first := f.create(func(e *eval.Evaluation) { e.Client = "a" })
+			f.clock.Advance(time.Second)
+			f.create(func(e *eval.Evaluation) { e.Client, e.Project = "b", "other" })
+			f.create(func(e *eval.Evaluation) { e.Client, e.Spec.Priority = "b", eval.PriorityCritical })
+			at := f.clock.Now().Add(time.Hour)
+			f.create(func(e *eval.Evaluation) { e.Client, e.Spec.RunAt = "c", &at })
+			f.claim(f.create(func(e *eval.Evaluation) { e.Client = "d" }).Key)
+			f.failed(eval.KindInvalid)
+			want := eval.NewBacklog()
+			want.Clients = 2
+			want.Priorities[0] = eval.Waiting{Priority: eval.PriorityCritical, Dispatched: 1, Since: new(f.clock.Now())}
+			want.Priorities[2] = eval.Waiting{Priority: eval.PriorityDefault, Dispatched: 2, Later: 1, Running: 1, Since: new(first.CreatedAt)}
+			same(f, want, backlog())
+
+			// One that failed waits until its next try, and then again.
+			e, l := f.claim(first.Key)
+			e = f.finish(l, eval.Outcome{Failure: &eval.Failure{Kind: eval.KindUnavailable, Message: "away"}})
+			require.Equal(f, eval.Queued, e.Status)
+			got := backlog().Priorities[2]
+			require.EqualValues(f, 2, got.Later)
+			require.EqualValues(f, 1, got.Dispatched+got.Stored)
+			require.True(f, f.clock.Now().Equal(*got.Since), "the other project's")
+			f.clock.Advance(e.NextDispatchAt.Sub(f.clock.Now()))
+			got = backlog().Priorities[2]
+			require.EqualValues(f, 1, got.Stored, "it is due")
+			f.clock.Advance(time.Hour)
+			require.EqualValues(f, 0, backlog().Priorities[2].Later, "run_at has come")
+		},
 		"a dispatch says all that a queue needs": func(f *fixture) {
 			at := f.clock.Now().Add(time.Hour)
 			e := f.create(func(e *eval.Evaluation) {

@@ -61,6 +61,7 @@ func Routes(e *echo.Echo, s eval.Store, b eval.Blobs, info Info) {
 	method(g, "expire", func(ctx context.Context, r remote.LimitRequest) ([]eval.Evaluation, error) {
 		return s.Expire(ctx, r.Limit)
 	})
+	method(g, "backlog", func(ctx context.Context, _ remote.Nothing) (eval.Backlog, error) { return s.Backlog(ctx) })
 	method(g, "rewind", func(ctx context.Context, _ remote.Nothing) (remote.Number, error) {
 		n, err := s.Rewind(ctx)
 		return remote.Number{Number: n}, err

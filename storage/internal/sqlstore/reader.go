@@ -188,6 +188,48 @@ func (s *Store) Stats(ctx context.Context, project string) (eval.Stats, error) {
 	return stats, err
 }
 
+// backlog counts as [eval.Backlog.Add] does. Every queued row has a
+// next_dispatch_at, and every running one a lease_until: asking for them lets
+// the partial indexes be used, however many rows have ended.
+const backlog = `WITH active AS (
+	SELECT priority, client, attempt, dispatched_at, next_dispatch_at, created_at, run_at,
+		CASE WHEN run_at > ? OR dispatched_at IS NULL AND next_dispatch_at > ? THEN 'later'
+			WHEN dispatched_at IS NOT NULL THEN 'dispatched'
+			ELSE 'stored' END AS state
+	FROM evaluations WHERE status = 'queued' AND next_dispatch_at > 0
+	UNION ALL
+	SELECT priority, client, attempt, NULL, NULL, created_at, run_at, 'running'
+	FROM evaluations WHERE status = 'running' AND lease_until > 0)
+SELECT priority, sum(CASE state WHEN 'stored' THEN 1 ELSE 0 END), sum(CASE state WHEN 'dispatched' THEN 1 ELSE 0 END),
+	sum(CASE state WHEN 'later' THEN 1 ELSE 0 END), sum(CASE state WHEN 'running' THEN 1 ELSE 0 END),
+	min(CASE WHEN state NOT IN ('stored', 'dispatched') THEN NULL
+		WHEN attempt > 0 THEN coalesce(dispatched_at, next_dispatch_at)
+		WHEN run_at > created_at THEN run_at
+		ELSE created_at END),
+	(SELECT count(DISTINCT client) FROM active WHERE state IN ('stored', 'dispatched'))
+FROM active GROUP BY priority`
+
+// Backlog implements [eval.Scheduler].
+func (s *Store) Backlog(ctx context.Context) (eval.Backlog, error) {
+	b, now := eval.NewBacklog(), s.now().UnixMicro()
+	err := s.look(ctx, func(r *sql.Rows) error {
+		var (
+			w      eval.Waiting
+			oldest *int64
+		)
+		if err := r.Scan(&w.Priority, &w.Stored, &w.Dispatched, &w.Later, &w.Running, &oldest, &b.Clients); err != nil {
+			return err
+		}
+		if oldest != nil {
+			at := fromMicros(*oldest)
+			w.Since = &at
+		}
+		b.Set(w)
+		return nil
+	}, backlog, now, now)
+	return b, err
+}
+
 // Size is how many bytes the database takes.
 func (s *Store) Size(ctx context.Context) (*int64, error) {
 	query := "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
