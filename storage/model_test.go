@@ -154,7 +154,12 @@ func drawOp(rt *rapid.T, project string) op {
 		return op{name, func(s eval.Store) any { return answer(s.RetryCallback(ctx, key)) }}
 	case "callbacks":
 		return op{name, func(s eval.Store) any {
-			return answer(s.ListCallbacks(ctx, eval.CallbackQuery{Project: project, Limit: 2}))
+			page, err := s.ListCallbacks(ctx, eval.CallbackQuery{Project: project, Limit: 2})
+			if err != nil {
+				return answer(page, err)
+			}
+			stats, err := s.CountCallbacks(ctx, project)
+			return answer([]any{page, stats}, err)
 		}}
 	default:
 		return op{name, func(s eval.Store) any { return answer(nil, s.DeleteDeadLetter(ctx, key)) }}

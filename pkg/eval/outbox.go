@@ -24,6 +24,8 @@ type Outbox interface {
 	// RetryCallback makes a dead callback due now, with all of its tries.
 	// KindNotFound; KindConflict when it is not dead.
 	RetryCallback(ctx context.Context, key Key) (Callback, error)
+	// CountCallbacks counts the project's callbacks that are not delivered.
+	CountCallbacks(ctx context.Context, project string) (CallbackStats, error)
 }
 
 // TakeRequest says which callbacks a deliverer takes.
@@ -57,7 +59,7 @@ type CallbackPage struct {
 	Next      string     `json:"next,omitempty"` // empty: there is no more
 }
 
-// CallbackStats counts the callbacks of a project.
+// CallbackStats counts callbacks.
 type CallbackStats struct {
 	Pending int64 `json:"pending"`
 	Dead    int64 `json:"dead"`

@@ -98,8 +98,7 @@ type Stats struct {
 	DeadLetters int64             `json:"dead_letters"`
 	// OldestQueuedAt is when the evaluation was created that has waited
 	// longest among those that are due.
-	OldestQueuedAt *time.Time    `json:"oldest_queued_at,omitempty"`
-	Callbacks      CallbackStats `json:"callbacks"`
+	OldestQueuedAt *time.Time `json:"oldest_queued_at,omitempty"`
 }
 
 // Lease names an attempt that a worker believes it holds.

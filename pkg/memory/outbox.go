@@ -128,16 +128,26 @@ func (s *Store) ListCallbacks(ctx context.Context, q eval.CallbackQuery) (eval.C
 	return page, err
 }
 
-// countCallback adds a callback to the stats; r has one or none.
-func countCallback(stats *eval.CallbackStats, r *record) {
-	switch c := r.callback; {
-	case c == nil:
-	case c.Status == eval.CallbackDead:
-		stats.Dead++
-	case c.Status == eval.CallbackPending:
-		stats.Pending++
-		if stats.DueAt == nil || c.NextAt.Before(*stats.DueAt) {
-			stats.DueAt = c.NextAt
+// CountCallbacks implements [eval.Outbox].
+func (s *Store) CountCallbacks(ctx context.Context, name string) (stats eval.CallbackStats, err error) {
+	err = s.read(ctx, func() {
+		p := s.projects[name]
+		if p == nil {
+			return
 		}
-	}
+		now := s.now()
+		for _, r := range p.order {
+			switch c := r.callback; {
+			case c == nil:
+			case c.Status == eval.CallbackDead:
+				stats.Dead++
+			case c.Status == eval.CallbackPending:
+				stats.Pending++
+				if !c.NextAt.After(now) && (stats.DueAt == nil || c.NextAt.Before(*stats.DueAt)) {
+					stats.DueAt = clonePointer(c.NextAt)
+				}
+			}
+		}
+	})
+	return stats, err
 }

@@ -146,13 +146,9 @@ func (s *Store) Stats(ctx context.Context, name string) (eval.Stats, error) {
 			if r.dead != nil {
 				stats.DeadLetters++
 			}
-			countCallback(&stats.Callbacks, r)
 			if waits := e.Status == eval.Queued && (e.Spec.RunAt == nil || !e.Spec.RunAt.After(now)); waits && stats.OldestQueuedAt == nil {
 				stats.OldestQueuedAt = &e.CreatedAt
 			}
-		}
-		if due := stats.Callbacks.DueAt; due != nil && due.After(now) {
-			stats.Callbacks.DueAt = nil
 		}
 	})
 	return stats, err

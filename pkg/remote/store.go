@@ -246,3 +246,8 @@ func (s *Store) ListCallbacks(ctx context.Context, q eval.CallbackQuery) (eval.C
 func (s *Store) RetryCallback(ctx context.Context, key eval.Key) (eval.Callback, error) {
 	return do[eval.Callback](ctx, s, "retry_callback", key)
 }
+
+// CountCallbacks implements [eval.Outbox].
+func (s *Store) CountCallbacks(ctx context.Context, project string) (eval.CallbackStats, error) {
+	return look[eval.CallbackStats](ctx, s, "count_callbacks", StatsRequest{project})
+}

@@ -44,7 +44,7 @@ type (
 		After   int64  `json:"after"`
 		Limit   int    `json:"limit"`
 	}
-	// StatsRequest asks for stats.
+	// StatsRequest asks for stats and for count_callbacks.
 	StatsRequest struct {
 		Project string `json:"project"`
 	}

@@ -114,10 +114,10 @@ func testOutbox(t *testing.T, open OpenStore) {
 					MaxTries: eval.CallbackTries(), NextAt: &now, CreatedAt: now,
 				}, f.callback(key), name)
 			}
-			stats, err := f.Stats(f.ctx, eval.DefaultProject)
+			stats, err := f.CountCallbacks(f.ctx, eval.DefaultProject)
 			require.NoError(f, err)
-			require.EqualValues(f, len(ends), stats.Callbacks.Pending)
-			require.NotNil(f, stats.Callbacks.DueAt)
+			require.EqualValues(f, len(ends), stats.Pending)
+			require.NotNil(f, stats.DueAt)
 		},
 		"nothing else writes one": func(f *fixture) {
 			asked, l := f.claim(f.create(calling("https://a.example/")).Key)
@@ -187,9 +187,9 @@ func testOutbox(t *testing.T, open OpenStore) {
 				require.Empty(f, f.take(10, 10))
 				f.clock.Advance(time.Second)
 			}
-			stats, err := f.Stats(f.ctx, eval.DefaultProject)
+			stats, err := f.CountCallbacks(f.ctx, eval.DefaultProject)
 			require.NoError(f, err)
-			require.Equal(f, eval.CallbackStats{Dead: 1}, stats.Callbacks)
+			require.Equal(f, eval.CallbackStats{Dead: 1}, stats)
 		},
 		"a dead one can be retried, with all of its tries": func(f *fixture) {
 			key := f.called("a.example")
@@ -242,6 +242,29 @@ func testOutbox(t *testing.T, open OpenStore) {
 			require.Equal(f, eval.CallbackDead, got.Status)
 			require.Equal(f, eval.CallbackLost, got.Reason)
 			require.Empty(f, f.take(10, 10))
+		},
+		"counts what is not delivered": func(f *fixture) {
+			f.called("a.example", func(e *eval.Evaluation) { e.Project = "other" })
+			since := f.clock.Now()
+			f.called("b.example")
+			f.clock.Advance(time.Second)
+			f.called("c.example")
+			for _, want := range []eval.CallbackStats{{Pending: 2, DueAt: &since}, {Pending: 2}, {Pending: 1, Dead: 1}, {Dead: 1}} {
+				got, err := f.CountCallbacks(f.ctx, eval.DefaultProject)
+				require.NoError(f, err)
+				same(f, want, got)
+				switch {
+				case want.DueAt != nil:
+					require.Len(f, f.take(10, 10), 3)
+				case want.Pending > 0:
+					page, err := f.ListCallbacks(f.ctx, eval.CallbackQuery{Project: eval.DefaultProject, Status: eval.CallbackPending})
+					require.NoError(f, err)
+					f.report(eval.CallbackLease{Key: page.Callbacks[0].Key, Try: 1}, []eval.Delivery{{Reason: eval.CallbackGone}, {HTTPStatus: 200}}[2-want.Pending])
+				}
+			}
+			none, err := f.CountCallbacks(f.ctx, "nobody")
+			require.NoError(f, err)
+			require.Zero(f, none)
 		},
 		"the most overdue first, over all projects, at most limit": func(f *fixture) {
 			first := f.called("a.example")

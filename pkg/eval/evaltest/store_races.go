@@ -241,9 +241,10 @@ func TestUnreachable(t *testing.T, s eval.Store) {
 			_, err := s.ReportCallback(ctx, eval.CallbackLease{Key: key, Try: 1}, eval.Delivery{})
 			return err
 		},
-		"Callback":      func() error { _, err := s.Callback(ctx, key); return err },
-		"ListCallbacks": func() error { _, err := s.ListCallbacks(ctx, eval.CallbackQuery{Project: key.Project}); return err },
-		"RetryCallback": func() error { _, err := s.RetryCallback(ctx, key); return err },
+		"Callback":       func() error { _, err := s.Callback(ctx, key); return err },
+		"ListCallbacks":  func() error { _, err := s.ListCallbacks(ctx, eval.CallbackQuery{Project: key.Project}); return err },
+		"RetryCallback":  func() error { _, err := s.RetryCallback(ctx, key); return err },
+		"CountCallbacks": func() error { _, err := s.CountCallbacks(ctx, key.Project); return err },
 	} {
 		err := call()
 		require.Equal(t, eval.KindUnavailable, eval.KindOf(err), "%s: %v", name, err)

@@ -80,6 +80,9 @@ func Routes(e *echo.Echo, s eval.Store, b eval.Blobs, info Info) {
 	method(g, "callback", s.Callback)
 	method(g, "list_callbacks", s.ListCallbacks)
 	method(g, "retry_callback", s.RetryCallback)
+	method(g, "count_callbacks", func(ctx context.Context, r remote.StatsRequest) (eval.CallbackStats, error) {
+		return s.CountCallbacks(ctx, r.Project)
+	})
 	blobRoutes(e, b)
 	e.GET(remote.InfoPath, func(c echo.Context) error {
 		project := c.QueryParam("project")

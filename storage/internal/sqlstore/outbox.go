@@ -180,3 +180,17 @@ func (s *Store) ListCallbacks(ctx context.Context, q eval.CallbackQuery) (eval.C
 	}
 	return page, nil
 }
+
+// CountCallbacks implements [eval.Outbox].
+func (s *Store) CountCallbacks(ctx context.Context, project string) (stats eval.CallbackStats, err error) {
+	if !(eval.Key{Project: project}).Plausible() {
+		return stats, nil
+	}
+	err = s.look(ctx, func(r *sql.Rows) error {
+		return r.Scan(&stats.Pending, &stats.Dead, moment{&stats.DueAt})
+	}, "SELECT (SELECT count(*) FROM callbacks WHERE project_id = ? AND status = 'pending'),"+
+		" (SELECT count(*) FROM callbacks WHERE project_id = ? AND status = 'dead'),"+
+		" (SELECT min(next_at) FROM callbacks WHERE project_id = ? AND"+whereCallDue+")",
+		project, project, project, s.now().UnixMicro())
+	return stats, err
+}

@@ -145,7 +145,6 @@ func (s *Store) Stats(ctx context.Context, project string) (eval.Stats, error) {
 	if !(eval.Key{Project: project}).Plausible() {
 		return stats, nil
 	}
-	now := s.now().UnixMicro()
 	err := s.look(ctx, func(r *sql.Rows) error {
 		var (
 			what, value string
@@ -164,27 +163,14 @@ func (s *Store) Stats(ctx context.Context, project string) (eval.Stats, error) {
 		case "oldest":
 			at := fromMicros(n)
 			stats.OldestQueuedAt = &at
-		case "callback":
-			switch eval.CallbackStatus(value) {
-			case eval.CallbackPending:
-				stats.Callbacks.Pending = n
-			case eval.CallbackDead:
-				stats.Callbacks.Dead = n
-			}
-		case "callback due":
-			at := fromMicros(n)
-			stats.Callbacks.DueAt = &at
 		}
 		return nil
 	}, "SELECT 'status', status, count(*) FROM evaluations WHERE project_id = ? GROUP BY status"+
 		" UNION ALL SELECT 'verdict', verdict, count(*) FROM evaluations WHERE project_id = ? AND verdict <> '' GROUP BY verdict"+
 		" UNION ALL SELECT 'dead', '', count(*) FROM dead_letters WHERE project_id = ?"+
 		" UNION ALL SELECT 'oldest', '', oldest FROM (SELECT min(created_at) AS oldest FROM evaluations"+
-		" WHERE project_id = ? AND status = 'queued' AND (run_at IS NULL OR run_at <= ?)) AS queued WHERE oldest IS NOT NULL"+
-		" UNION ALL SELECT 'callback', status, count(*) FROM callbacks WHERE project_id = ? AND status <> 'delivered' GROUP BY status"+
-		" UNION ALL SELECT 'callback due', '', oldest FROM (SELECT min(next_at) AS oldest FROM callbacks"+
-		" WHERE project_id = ? AND status = 'pending' AND next_at <= ?) AS due WHERE oldest IS NOT NULL",
-		project, project, project, project, now, project, project, now)
+		" WHERE project_id = ? AND status = 'queued' AND (run_at IS NULL OR run_at <= ?)) AS queued WHERE oldest IS NOT NULL",
+		project, project, project, project, s.now().UnixMicro())
 	return stats, err
 }
 
