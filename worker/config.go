@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/crucible-eval/crucible/pkg/egress"
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/live"
 	"github.com/crucible-eval/crucible/pkg/task"
@@ -35,6 +36,22 @@ type Config struct {
 	CheckInterval time.Duration
 	// Drain is how long a stop lets evaluations end by themselves before it gives them back. Default: 30 s.
 	Drain time.Duration
+	// Callbacks is how ended evaluations reach the URLs that their clients gave. Default: not at all.
+	Callbacks *Callbacks
+}
+
+// Callbacks are the settings of their delivery. A zero field takes its default.
+type Callbacks struct {
+	Guard *egress.Guard // what may be reached; required
+	// Secrets sign the requests: each is whsec_ and the base64 of 24 to 64 bytes. One is required; more are for the
+	// time in which receivers change from one to the next.
+	Secrets []string
+	// Payload makes the body of a request; required.
+	Payload func(eval.Evaluation) ([]byte, error)
+	Timeout time.Duration // of one request. Default: 10 s
+	Every   time.Duration // between two looks for what is due. Default: 1 s
+	AtOnce  int           // requests at once. Default: 32
+	PerHost int           // of those, to one host. Default: 4
 }
 
 // NamedExecutor is an executor and the name that people know it by: its URL, or "local".

@@ -5,6 +5,7 @@
 //   - internal/handle: claim, beat, run, finish, one evaluation each.
 //   - internal/pool: which executor.
 //   - internal/reconcile: the queue follows the store.
+//   - internal/callback: who asked for it is told of the end.
 package worker
 
 import (
@@ -25,6 +26,7 @@ import (
 	"github.com/crucible-eval/crucible/pkg/live"
 	"github.com/crucible-eval/crucible/pkg/service"
 	"github.com/crucible-eval/crucible/pkg/task"
+	"github.com/crucible-eval/crucible/worker/internal/callback"
 	"github.com/crucible-eval/crucible/worker/internal/handle"
 	"github.com/crucible-eval/crucible/worker/internal/pool"
 	"github.com/crucible-eval/crucible/worker/internal/reconcile"
@@ -54,8 +56,9 @@ type Worker struct {
 	live     *live.Live
 	ownLive  bool
 	handler  *handle.Handler
+	callback *callback.Deliverer // nil: off
 	server   *task.Server
-	loops    *service.Group // the reconciler, the reports, the notices
+	loops    *service.Group // the reconciler, the reports, the notices, the callbacks
 	started  time.Time
 	draining atomic.Bool
 	stopped  bool
@@ -85,9 +88,13 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	for _, e := range deps.Executors {
 		members = append(members, pool.Member{Name: e.Name, Executor: e.Executor})
 	}
+	deliverer, err := newDeliverer(cfg, deps)
+	if err != nil {
+		return nil, err
+	}
 	w := &Worker{
 		cfg: cfg, deps: deps, log: deps.Logger.With("worker", cfg.Name), pool: pool.New(members),
-		live: deps.Live, failed: make(chan error, 1),
+		live: deps.Live, callback: deliverer, failed: make(chan error, 1),
 	}
 	return w, nil
 }
@@ -170,18 +177,22 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.cfg.Concurrency = slots
 	w.handler = handle.New(
 		handle.Config{Worker: w.cfg.Name, Slots: slots, Lease: w.cfg.Lease, Beat: w.cfg.Beat},
-		handle.Deps{Store: w.deps.Store, Blobs: w.deps.Blobs, Executors: w.pool, Output: w.live, Logger: w.log, Registry: w.deps.Registry})
+		handle.Deps{Store: w.waking(), Blobs: w.deps.Blobs, Executors: w.pool, Output: w.live, Logger: w.log, Registry: w.deps.Registry})
 	w.server = task.NewServer(w.deps.Redis, task.ServerConfig{
 		Concurrency: slots, CheckInterval: w.cfg.CheckInterval, Cancel: w.cancelled,
 	}, w.handler.Handle, w.log)
 	reconciler := reconcile.New(reconcile.Config{Every: w.cfg.Reconcile, Again: w.cfg.Again}, reconcile.Deps{
 		Store: w.deps.Store, Queue: task.NewQueue(w.deps.Redis), Redis: w.deps.Redis, Logger: w.log, Registry: w.deps.Registry,
 	})
-	loops := service.NewGroup(w.log,
+	all := []service.Service{
 		service.NewLoop("notices", loopBound, w.listen),
 		service.NewLoop("reports", loopBound, w.reports),
 		service.NewLoop("reconciler", loopBound, reconciler.Run),
-	)
+	}
+	if w.callback != nil {
+		all = append(all, service.NewLoop("callbacks", loopBound, w.callback.Run))
+	}
+	loops := service.NewGroup(w.log, all...)
 	w.mu.Lock()
 	w.started, w.loops = time.Now().UTC(), loops
 	w.mu.Unlock()

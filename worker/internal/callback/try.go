@@ -126,7 +126,7 @@ func (d *Deliverer) failure(err error) eval.Delivery {
 		return say(eval.CallbackTLS, "the certificate is not trusted: %v", certificate.Err)
 	case isAlert:
 		return say(eval.CallbackTLS, "TLS failed: %v", alert)
-	case isRecord:
+	case isRecord, errors.Is(err, http.ErrSchemeMismatch):
 		return say(eval.CallbackTLS, "the port does not speak TLS")
 	case isErrno:
 		return say(eval.CallbackConnect, "the connection failed: %v", errno)
