@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,11 +78,18 @@ func (q *recordingQueue) Enqueue(ctx context.Context, d eval.Dispatch) error {
 	return nil
 }
 
-func (q *recordingQueue) Cancel(ctx context.Context, key eval.Key) error {
+func (q *recordingQueue) Cancel(ctx context.Context, d eval.Dispatch) error {
 	if err := q.problem(); err != nil {
 		return err
 	}
-	return q.Queue.Cancel(ctx, key)
+	return q.Queue.Cancel(ctx, d)
+}
+
+func (q *recordingQueue) Forget(ctx context.Context, all []eval.Dispatch) error {
+	if err := q.problem(); err != nil {
+		return err
+	}
+	return q.Queue.Forget(ctx, all)
 }
 
 func (q *recordingQueue) problem() error {
@@ -105,8 +113,9 @@ func (q *recordingQueue) dispatches() []eval.Dispatch {
 // brokenStore is a store that can be cut off.
 type brokenStore struct {
 	eval.Store
-	mu  sync.Mutex
-	err error
+	mu      sync.Mutex
+	err     error
+	retries atomic.Int64
 }
 
 func (s *brokenStore) cut(err error) {
@@ -154,6 +163,14 @@ func (s *brokenStore) Stats(ctx context.Context, project string) (eval.Stats, er
 		return eval.Stats{}, err
 	}
 	return s.Store.Stats(ctx, project)
+}
+
+func (s *brokenStore) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Evaluation, error) {
+	s.retries.Add(1)
+	if err := s.problem(); err != nil {
+		return eval.Evaluation{}, err
+	}
+	return s.Store.Retry(ctx, key, newID)
 }
 
 func newID() eval.ID { return eval.ID(uuid.Must(uuid.NewV7()).String()) }

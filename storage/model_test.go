@@ -136,10 +136,12 @@ func drawOp(rt *rapid.T, project string) op {
 			return answer(append([]eval.Attempt{}, attempts...), err)
 		}}
 	case "retry":
-		return op{name, func(s eval.Store) any { return answer(s.Retry(ctx, key, "a")) }}
+		id := eval.ID(rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(rt, "new id"))
+		return op{name, func(s eval.Store) any { return answer(s.Retry(ctx, key, id)) }}
 	case "dead":
+		ids := rapid.SampledFrom([][]eval.ID{nil, {key.ID}, {"a", "b"}}).Draw(rt, "ids")
 		return op{name, func(s eval.Store) any {
-			return answer(s.ListDeadLetters(ctx, eval.DeadLetterQuery{Project: project, Limit: 2}))
+			return answer(s.ListDeadLetters(ctx, eval.DeadLetterQuery{Project: project, IDs: ids, Limit: 2}))
 		}}
 	case "take":
 		return op{name, func(s eval.Store) any {

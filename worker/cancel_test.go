@@ -19,7 +19,7 @@ func TestCancelOfAQueuedEvaluationNeverStartsIt(t *testing.T) {
 		e := r.submit("hello")
 		_, err := r.store.Cancel(ctx, e.Key, "not needed")
 		require.NoError(t, err)
-		require.NoError(t, r.queue.Cancel(ctx, e.Key))
+		require.NoError(t, r.queue.Cancel(ctx, e.Dispatch()))
 		queues, err := task.NewInspector(r.redis).Queues(ctx)
 		require.NoError(t, err)
 		for _, q := range queues {

@@ -138,10 +138,32 @@ const (
 // retries or deletes it.
 type DeadLetter struct {
 	Key
-	Language string    `json:"language"`
-	Failure  Failure   `json:"failure"`
-	Attempts int       `json:"attempts"`
-	FailedAt time.Time `json:"failed_at"`
+	Language    string    `json:"language"`
+	Tags        []string  `json:"tags,omitempty"`
+	BatchID     string    `json:"batch_id,omitempty"`
+	Client      string    `json:"client,omitempty"`
+	Priority    Priority  `json:"priority"`
+	DispatchSeq int       `json:"dispatch_seq"`
+	Failure     Failure   `json:"failure"`
+	Attempts    int       `json:"attempts"`
+	FailedAt    time.Time `json:"failed_at"`
+}
+
+// DeadLetter is what the list of dead letters says about a failed evaluation.
+func (e Evaluation) DeadLetter() DeadLetter {
+	d := DeadLetter{
+		Key: e.Key, Language: e.Spec.Language, Tags: e.Spec.Tags, BatchID: e.BatchID, Client: e.Client,
+		Priority: e.Spec.Priority, DispatchSeq: e.DispatchSeq, Attempts: e.Attempt, FailedAt: e.UpdatedAt,
+	}
+	if e.Failure != nil {
+		d.Failure = *e.Failure
+	}
+	return d
+}
+
+// Dispatch is the last dispatch of the evaluation, by which a queue knows it.
+func (d DeadLetter) Dispatch() Dispatch {
+	return Dispatch{Key: d.Key, Seq: d.DispatchSeq, Priority: d.Priority}
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -178,9 +178,32 @@ func (q Query) Matches(e Evaluation) bool {
 // Check returns the query with its limit filled in, and its cursor, which is
 // nil on the first page. KindInvalid.
 func (q DeadLetterQuery) Check() (DeadLetterQuery, *Cursor, error) {
-	limit, cursor, err := checkPage("dead_letters", q.Limit, q.Cursor, q.Project, q.Language, string(q.Kind))
+	texts := []string{q.Project, q.Language, q.Tag, q.Batch, q.Client}
+	for _, k := range q.Kind {
+		texts = append(texts, string(k))
+	}
+	for _, id := range q.IDs {
+		texts = append(texts, string(id))
+	}
+	if len(q.IDs) > MaxPage {
+		return q, nil, Invalid([]FieldError{{"ids", fmt.Sprintf("has %d entries; at most %d are accepted", len(q.IDs), MaxPage)}})
+	}
+	limit, cursor, err := checkPage("dead_letters", q.Limit, q.Cursor, texts...)
 	q.Limit = limit
 	return q, cursor, err
+}
+
+// Matches reports whether the query selects a dead letter, its place in the
+// list aside.
+func (q DeadLetterQuery) Matches(d DeadLetter) bool {
+	return (len(q.IDs) == 0 || slices.Contains(q.IDs, d.ID)) &&
+		(len(q.Kind) == 0 || slices.Contains(q.Kind, d.Failure.Kind)) &&
+		(q.Language == "" || q.Language == d.Language) &&
+		(q.Tag == "" || slices.Contains(d.Tags, q.Tag)) &&
+		(q.Batch == "" || q.Batch == d.BatchID) &&
+		(q.Client == "" || q.Client == d.Client) &&
+		(q.Since.IsZero() || !d.FailedAt.Before(q.Since)) &&
+		(q.Until.IsZero() || d.FailedAt.Before(q.Until))
 }
 
 func checkPage(list string, limit int, cursor string, texts ...string) (int, *Cursor, error) {

@@ -317,7 +317,7 @@ func (e Evaluation) end(s Status, now time.Time, why string) Change {
 	c := e.changed(map[Status]EventType{Completed: EventCompleted, Failed: EventFailed, Cancelled: EventCancelled}[s], now, why)
 	c.Callback = c.Evaluation.callback(now)
 	if s == Failed {
-		c.DeadLetter = &DeadLetter{Key: e.Key, Language: e.Spec.Language, Failure: *e.Failure, Attempts: e.Attempt, FailedAt: now}
+		c.DeadLetter = ptr(c.Evaluation.DeadLetter())
 	}
 	return c
 }

@@ -33,7 +33,12 @@ type Queue interface {
 	// the same id and seq twice is not an error and adds nothing while the
 	// first still waits. KindUnavailable when the queue cannot be reached.
 	Enqueue(ctx context.Context, d Dispatch) error
-	// Cancel takes a waiting evaluation from the queue if it is there, and
-	// wakes the worker that runs it, so that it asks the store.
-	Cancel(ctx context.Context, key Key) error
+	// Cancel forgets a dispatch, and wakes the worker that runs the
+	// evaluation, so that it asks the store.
+	Cancel(ctx context.Context, d Dispatch) error
+	// Forget takes dispatches, and those before them of the same
+	// evaluations, from the queue and from the list of what it gave up on.
+	// What a worker has in hand stays there, and what is not there is no
+	// error. KindUnavailable when the queue cannot be reached.
+	Forget(ctx context.Context, all []Dispatch) error
 }

@@ -96,6 +96,8 @@ type Stats struct {
 	Statuses    map[Status]int64  `json:"statuses"` // every status, zero included
 	Verdicts    map[Verdict]int64 `json:"verdicts"` // those that occur
 	DeadLetters int64             `json:"dead_letters"`
+	// DeadLettersByKind are the kinds of failure that occur among them.
+	DeadLettersByKind map[Kind]int64 `json:"dead_letters_by_kind"`
 	// OldestQueuedAt is when the evaluation was created that has waited
 	// longest among those that are due.
 	OldestQueuedAt *time.Time `json:"oldest_queued_at,omitempty"`
@@ -174,7 +176,10 @@ type DeadLetters interface {
 	// ListDeadLetters returns them newest first.
 	ListDeadLetters(ctx context.Context, q DeadLetterQuery) (DeadLetterPage, error)
 	// Retry accepts a new evaluation with id newID and the spec of a failed
-	// one, and takes that from the list in the same transaction.
+	// one, and takes that from the list in the same transaction. A failed one
+	// is retried once: again, or twice at once, returns the evaluation of the
+	// first time as it is now, whose id is then not newID, and changes
+	// nothing. That one can be retried in turn, if it fails.
 	// KindNotFound; KindConflict with the status when it has not failed.
 	Retry(ctx context.Context, key Key, newID ID) (Evaluation, error)
 	// DeleteDeadLetter takes it from the list; the evaluation stays.
@@ -182,13 +187,19 @@ type DeadLetters interface {
 	DeleteDeadLetter(ctx context.Context, key Key) error
 }
 
-// DeadLetterQuery selects dead letters of a project.
+// DeadLetterQuery selects dead letters of a project. Empty fields select all.
 type DeadLetterQuery struct {
-	Project  string `json:"project"`
-	Kind     Kind   `json:"kind,omitempty"`
-	Language string `json:"language,omitempty"`
-	Limit    int    `json:"limit,omitempty"` // 1 to 500; 0 is 50
-	Cursor   string `json:"cursor,omitempty"`
+	Project  string    `json:"project"`
+	IDs      []ID      `json:"ids,omitempty"` // of the evaluations, at most 500
+	Kind     []Kind    `json:"kind,omitempty"`
+	Language string    `json:"language,omitempty"`
+	Tag      string    `json:"tag,omitempty"`
+	Batch    string    `json:"batch,omitempty"`
+	Client   string    `json:"client,omitempty"`
+	Since    time.Time `json:"since,omitzero"`  // failed at or after
+	Until    time.Time `json:"until,omitzero"`  // failed before
+	Limit    int       `json:"limit,omitempty"` // 1 to 500; 0 is 50
+	Cursor   string    `json:"cursor,omitempty"`
 }
 
 // DeadLetterPage is a part of the list.

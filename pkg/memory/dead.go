@@ -21,11 +21,12 @@ func (s *Store) ListDeadLetters(ctx context.Context, q eval.DeadLetterQuery) (ev
 			return
 		}
 		for _, r := range p.order {
-			if d := r.dead; d != nil &&
-				(cursor == nil || cursor.Before(d.FailedAt, d.ID)) &&
-				(q.Kind == "" || q.Kind == d.Failure.Kind) &&
-				(q.Language == "" || q.Language == d.Language) {
-				page.DeadLetters = append(page.DeadLetters, *d)
+			if r.dead == nil {
+				continue
+			}
+			if d := r.eval.DeadLetter(); q.Matches(d) && (cursor == nil || cursor.Before(d.FailedAt, d.ID)) {
+				d.Tags = slices.Clone(d.Tags)
+				page.DeadLetters = append(page.DeadLetters, d)
 			}
 		}
 	})
@@ -53,6 +54,9 @@ func (s *Store) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Ev
 	c, err := r.eval.Again(newID, s.now(), s.options.Rules)
 	if err != nil {
 		return eval.Evaluation{}, err
+	}
+	if first := s.records[s.retries[key]]; first != nil {
+		return clone(first.eval), nil
 	}
 	if s.records[c.Evaluation.Key] != nil {
 		return eval.Evaluation{}, c.Evaluation.Exists()

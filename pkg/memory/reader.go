@@ -127,7 +127,7 @@ func (s *Store) Backlog(ctx context.Context) (eval.Backlog, error) {
 
 // Stats implements [eval.Reader].
 func (s *Store) Stats(ctx context.Context, name string) (eval.Stats, error) {
-	stats := eval.Stats{Statuses: map[eval.Status]int64{}, Verdicts: map[eval.Verdict]int64{}}
+	stats := eval.Stats{Statuses: map[eval.Status]int64{}, Verdicts: map[eval.Verdict]int64{}, DeadLettersByKind: map[eval.Kind]int64{}}
 	for _, status := range eval.Statuses() {
 		stats.Statuses[status] = 0
 	}
@@ -145,6 +145,7 @@ func (s *Store) Stats(ctx context.Context, name string) (eval.Stats, error) {
 			}
 			if r.dead != nil {
 				stats.DeadLetters++
+				stats.DeadLettersByKind[r.dead.Failure.Kind]++
 			}
 			if waits := e.Status == eval.Queued && (e.Spec.RunAt == nil || !e.Spec.RunAt.After(now)); waits && stats.OldestQueuedAt == nil {
 				stats.OldestQueuedAt = &e.CreatedAt

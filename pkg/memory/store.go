@@ -39,8 +39,9 @@ type Store struct {
 	projects map[string]*project
 	queued   map[eval.Key]*record
 	running  map[eval.Key]*record
-	pending  map[eval.Key]*record // with a callback that is
-	cursor   int64                // of the last event
+	pending  map[eval.Key]*record  // with a callback that is
+	retries  map[eval.Key]eval.Key // of a failed evaluation: the one in its place
+	cursor   int64                 // of the last event
 }
 
 // record is an evaluation and its history. What it points at is never
@@ -86,6 +87,7 @@ func NewStore(o Options) *Store {
 		queued:   map[eval.Key]*record{},
 		running:  map[eval.Key]*record{},
 		pending:  map[eval.Key]*record{},
+		retries:  map[eval.Key]eval.Key{},
 	}
 }
 
@@ -170,6 +172,9 @@ func (s *Store) put(r *record) {
 	}
 	p.feed = append(p.feed, r.events[known:]...)
 	s.records[key] = r
+	if of := r.eval.RetryOf; of != "" {
+		s.retries[eval.Key{Project: key.Project, ID: of}] = key
+	}
 	delete(s.queued, key)
 	delete(s.running, key)
 	switch r.eval.Status {
@@ -229,6 +234,7 @@ func (s *Store) forget(r *record) {
 	}
 	delete(s.records, r.eval.Key)
 	delete(s.pending, r.eval.Key)
+	delete(s.retries, eval.Key{Project: r.eval.Project, ID: r.eval.RetryOf})
 	if p.stale += len(r.events); p.stale > len(p.feed)/2 {
 		p.feed = slices.DeleteFunc(p.feed, func(e eval.Event) bool { return s.records[e.Key] == nil })
 		p.stale = 0

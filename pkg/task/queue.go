@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -29,7 +30,7 @@ const (
 	tries = 1000
 	// reclaim is how long an active task may keep a queued evaluation waiting.
 	reclaim = 30 * time.Second
-	// probed is how many dispatches of an evaluation Cancel looks for in the queue.
+	// probed is how many dispatches of an evaluation Forget looks for in the queue, the last ones.
 	probed = 8
 )
 
@@ -204,30 +205,49 @@ func (q *Queue) clear(ctx context.Context, queue, id string) error {
 }
 
 // Cancel implements eval.Queue.
-func (q *Queue) Cancel(ctx context.Context, key eval.Key) error {
+func (q *Queue) Cancel(ctx context.Context, d eval.Dispatch) error {
 	return q.guarded(ctx, func(ctx context.Context) error {
-		waiting := make(map[[2]string]*redis.StringCmd)
-		_, err := q.redis.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for _, queue := range Queues() {
-				for seq := 1; seq <= probed; seq++ {
-					id := taskID(key.ID, seq)
-					waiting[[2]string{queue, id}] = p.HGet(ctx, taskKey(queue, id), "state")
-				}
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, redis.Nil) {
+		return errors.Join(
+			live.Publish(ctx, q.redis.client, eval.Notice{Key: d.Key, CancelRequested: true}),
+			q.forget(ctx, []eval.Dispatch{d}))
+	})
+}
+
+// Forget implements eval.Queue.
+func (q *Queue) Forget(ctx context.Context, all []eval.Dispatch) error {
+	for part := range slices.Chunk(all, 20) {
+		if err := q.guarded(ctx, func(ctx context.Context) error { return q.forget(ctx, part) }); err != nil {
 			return err
 		}
-		for at, state := range waiting {
-			switch state.Val() {
-			case "pending", "scheduled", "retry":
-				// One that has moved on meanwhile finds the evaluation cancelled.
-				_ = q.inspector.DeleteTask(at[0], at[1])
+	}
+	return nil
+}
+
+func (q *Queue) forget(ctx context.Context, all []eval.Dispatch) error {
+	type place struct{ queue, id string }
+	states := make(map[place]*redis.StringCmd)
+	_, err := q.redis.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, d := range all {
+			for seq := max(d.Seq-probed+1, 1); seq <= d.Seq; seq++ {
+				id := taskID(d.ID, seq)
+				for _, queue := range Queues() { // what has waited for long may stand in a more urgent one than its own
+					states[place{queue, id}] = p.HGet(ctx, taskKey(queue, id), "state")
+				}
 			}
 		}
-		return live.Publish(ctx, q.redis.client, eval.Notice{Key: key, CancelRequested: true})
+		return nil
 	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return err
+	}
+	for at, state := range states {
+		switch state.Val() {
+		case "pending", "scheduled", "retry", "archived":
+			// One that has moved on meanwhile finds the evaluation ended.
+			_ = q.inspector.DeleteTask(at.queue, at.id)
+		}
+	}
+	return nil
 }
 
 func taskID(id eval.ID, seq int) string { return string(id) + ":" + strconv.Itoa(seq) }

@@ -1,8 +1,10 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"unicode/utf8"
 
@@ -35,21 +37,13 @@ func (a *API) cancel(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(req.Reason) > maxReason || !utf8.ValidString(req.Reason) {
-		return eval.Invalid([]eval.FieldError{{Field: "reason", Message: "must be at most 500 bytes of text"}})
-	}
-	if req.Reason == "" {
-		req.Reason = "cancelled by a client"
+	if bad := badReason(req.Reason); len(bad) > 0 {
+		return eval.Invalid(bad)
 	}
 	ctx := c.Request().Context()
-	e, err := a.Store.Cancel(ctx, key, req.Reason)
+	e, err := a.cancelOne(ctx, key, req.Reason)
 	if err != nil {
 		return err
-	}
-	a.Log.Info("cancel accepted", "id", e.ID, "status", e.Status, "reason", req.Reason)
-	// The worker learns it by its next beat in any case.
-	if err := a.Queue.Cancel(context.WithoutCancel(ctx), key); err != nil {
-		a.Log.Warn("the queue does not answer; the worker learns of the cancel by its next beat", "id", e.ID, "err", err)
 	}
 	if wait > 0 && !e.Status.Terminal() {
 		if now, err := a.await(ctx, key, wait); err == nil {
@@ -57,6 +51,92 @@ func (a *API) cancel(c echo.Context) error {
 		}
 	}
 	return answer(c, e)
+}
+
+func badReason(reason string) []eval.FieldError {
+	if len(reason) <= maxReason && utf8.ValidString(reason) {
+		return nil
+	}
+	return []eval.FieldError{{Field: "reason", Message: "must be at most 500 bytes of text"}}
+}
+
+func (a *API) cancelOne(ctx context.Context, key eval.Key, reason string) (eval.Evaluation, error) {
+	e, err := a.Store.Cancel(ctx, key, cmp.Or(reason, "cancelled by a client"))
+	if err != nil {
+		return e, err
+	}
+	a.Log.Info("cancel accepted", "id", e.ID, "status", e.Status, "reason", e.Reason)
+	// The worker learns it by its next beat in any case.
+	if err := a.Queue.Cancel(context.WithoutCancel(ctx), e.Dispatch()); err != nil {
+		a.Log.Warn("the queue does not answer; the worker learns of the cancel by its next beat", "id", e.ID, "err", err)
+	}
+	return e, nil
+}
+
+// cancelSelection names evaluations by their ids, or selects those that have
+// not ended.
+type cancelSelection struct {
+	selection
+	Status []eval.Status `json:"status"`
+	Reason string        `json:"reason"`
+}
+
+// Cancelling says what became of each evaluation.
+type Cancelling struct {
+	Cancelled []Cancelled `json:"cancelled"`
+	Failed    []NotDone   `json:"failed"`
+	Next      string      `json:"next,omitempty"` // where the selection goes on
+}
+
+// Cancelled is an evaluation that has ended, or is running and was told to.
+type Cancelled struct {
+	ID     eval.ID     `json:"id"`
+	Status eval.Status `json:"status"`
+}
+
+// cancelMany cancels several evaluations.
+func (a *API) cancelMany(c echo.Context) error {
+	if err := noParams(c); err != nil {
+		return err
+	}
+	req, err := httpkit.Decode[cancelSelection](c)
+	if err != nil {
+		return err
+	}
+	bad := append(req.check(len(req.Status) > 0 || req.filtered(), "batch, tag, language, status, since, until"), badReason(req.Reason)...)
+	for i, s := range req.Status {
+		if s != eval.Queued && s != eval.Running {
+			bad = append(bad, eval.FieldError{Field: fmt.Sprintf("status[%d]", i), Message: fmt.Sprintf("%q is not queued or running: only those can be cancelled", clip(string(s)))})
+		}
+	}
+	if len(bad) > 0 {
+		return eval.Invalid(bad[:min(len(bad), mostFound)])
+	}
+	ctx, out, ids := c.Request().Context(), Cancelling{Cancelled: []Cancelled{}}, req.IDs
+	if len(ids) == 0 {
+		if len(req.Status) == 0 {
+			req.Status = []eval.Status{eval.Queued, eval.Running}
+		}
+		page, err := a.Store.List(ctx, eval.Query{
+			Project: eval.DefaultProject, Status: req.Status, Language: a.language(req.Language), Tag: req.Tag, Batch: req.Batch,
+			Since: req.Since, Until: req.Until, Limit: req.Limit, Cursor: req.Cursor,
+		})
+		if err != nil {
+			return badCursor(err)
+		}
+		for _, e := range page.Evaluations {
+			ids = append(ids, e.ID)
+		}
+		out.Next = page.Next
+	}
+	out.Failed = each(ctx, ids, func(id eval.ID) error {
+		e, err := a.cancelOne(ctx, keyOf(id), req.Reason)
+		if err == nil {
+			out.Cancelled = append(out.Cancelled, Cancelled{id, e.Status})
+		}
+		return err
+	})
+	return c.JSON(http.StatusOK, out)
 }
 
 // retry accepts a new evaluation in place of a failed one.
@@ -68,27 +148,36 @@ func (a *API) retry(c echo.Context) error {
 	if err := noParams(c); err != nil {
 		return err
 	}
-	e, err := a.retryOne(c.Request().Context(), key)
+	ctx := c.Request().Context()
+	found, err := a.letters(ctx, []eval.ID{key.ID})
 	if err != nil {
 		return err
 	}
+	e, again, err := a.retryOne(ctx, key)
+	if err != nil {
+		return err
+	}
+	a.forget(ctx, found, map[eval.ID]bool{key.ID: true})
+	markReplay(c, again)
 	c.Response().Header().Set(echo.HeaderLocation, pathOf(e.ID))
 	return answer(c, e)
 }
 
-func (a *API) retryOne(ctx context.Context, key eval.Key) (eval.Evaluation, error) {
+// retryOne returns the evaluation in place of a failed one; again means that
+// it was there before.
+func (a *API) retryOne(ctx context.Context, key eval.Key) (e eval.Evaluation, again bool, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return eval.Evaluation{}, err
+		return e, false, err
 	}
-	e, err := a.Store.Retry(ctx, key, eval.ID(id.String()))
-	if err != nil {
-		return eval.Evaluation{}, err
+	e, err = a.Store.Retry(ctx, key, eval.ID(id.String()))
+	if err != nil || e.ID != eval.ID(id.String()) {
+		return e, true, err
 	}
 	a.Metrics.Accepted.WithLabelValues(e.Spec.Language, string(e.Spec.Priority)).Inc()
 	a.Log.Info("evaluation accepted", "id", e.ID, "language", e.Spec.Language, "retry_of", key.ID)
 	a.enqueue(ctx, []eval.Evaluation{e})
-	return e, nil
+	return e, false, nil
 }
 
 // optional decodes a body that may be left out.

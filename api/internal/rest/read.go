@@ -43,18 +43,13 @@ type List struct {
 func (a *API) list(c echo.Context) error {
 	q := query(c)
 	sel := eval.Query{
-		Project: eval.DefaultProject,
-		Status:  words(q, "status", eval.Statuses()),
-		Verdict: words(q, "verdict", eval.Verdicts()),
-		Tag:     q.one("tag"), Batch: q.one("batch"),
+		Project:  eval.DefaultProject,
+		Status:   words(q, "status", eval.Statuses()),
+		Verdict:  words(q, "verdict", eval.Verdicts()),
+		Language: a.language(q.one("language")),
+		Tag:      q.one("tag"), Batch: q.one("batch"),
 		Since: q.time("since"), Until: q.time("until"),
 		Limit: q.limit(), Cursor: q.one("cursor"),
-	}
-	if language := q.one("language"); language != "" {
-		sel.Language = language
-		if l, ok := a.Catalog.Known(language); ok {
-			sel.Language = l.ID
-		}
 	}
 	if sel.Batch != "" && !validID(sel.Batch) {
 		q.wrong("batch", "%q is not the id of a batch", clip(sel.Batch))

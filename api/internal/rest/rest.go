@@ -81,6 +81,7 @@ func (a *API) Routes(e *echo.Echo) {
 	v1.POST("/evaluations", a.submit, a.NewWork, linger)
 	v1.POST("/evaluations/batch", a.submitBatch, a.NewWork, linger, httpkit.BodyLimit(a.BatchBodyLimit))
 	v1.GET("/evaluations", a.list)
+	v1.POST("/evaluations/cancel", a.cancelMany, linger)
 	v1.GET("/evaluations/:id", a.get)
 	v1.GET("/evaluations/:id/attempts", a.attempts)
 	v1.GET("/evaluations/:id/timeline", a.timeline)
@@ -99,6 +100,8 @@ func (a *API) Routes(e *echo.Echo) {
 
 	v1.GET("/dead-letters", a.listDeadLetters)
 	v1.POST("/dead-letters/retry", a.retryDeadLetters, a.NewWork, linger)
+	v1.POST("/dead-letters/delete", a.deleteDeadLetters, linger)
+	v1.GET("/dead-letters/:id", a.deadLetter)
 	v1.POST("/dead-letters/:id/retry", a.retry, a.NewWork)
 	v1.DELETE("/dead-letters/:id", a.deleteDeadLetter)
 

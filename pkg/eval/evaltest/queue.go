@@ -32,6 +32,7 @@ func TestQueue(t *testing.T, open func(t *testing.T) QueueBench) {
 		"what is cancelled is not handed out":           queueCancels,
 		"cancel wakes who listens":                      queueWakes,
 		"cancelling what is not there is no error":      queueCancelsNothing,
+		"what is forgotten is not handed out":           queueForgets,
 		"run_at is waited for":                          queueWaits,
 		"a run_at that has passed is now":               queuePast,
 	} {
@@ -132,8 +133,8 @@ func queueCancels(t *testing.T, b QueueBench) {
 	later := dispatch(2)
 	later.RunAt = time.Now().Add(time.Hour)
 	enqueue(t, b.Queue, dispatch(1), later)
-	require.NoError(t, b.Queue.Cancel(t.Context(), dispatch(1).Key))
-	require.NoError(t, b.Queue.Cancel(t.Context(), later.Key))
+	require.NoError(t, b.Queue.Cancel(t.Context(), dispatch(1)))
+	require.NoError(t, b.Queue.Cancel(t.Context(), later))
 	later.RunAt = time.Time{}
 	later.Seq = 9
 	enqueue(t, b.Queue, later)
@@ -145,14 +146,35 @@ func queueCancels(t *testing.T, b QueueBench) {
 func queueWakes(t *testing.T, b QueueBench) {
 	notices, err := b.Notices.Watch(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, b.Queue.Cancel(t.Context(), dispatch(1).Key))
+	require.NoError(t, b.Queue.Cancel(t.Context(), dispatch(1)))
 	n := next(t, notices)
 	require.Equal(t, dispatch(1).Key, n.Key)
 	require.True(t, n.CancelRequested)
 }
 
 func queueCancelsNothing(t *testing.T, b QueueBench) {
-	require.NoError(t, b.Queue.Cancel(t.Context(), dispatch(404).Key))
+	require.NoError(t, b.Queue.Cancel(t.Context(), dispatch(404)))
+}
+
+func queueForgets(t *testing.T, b QueueBench) {
+	var all []eval.Dispatch
+	for i := range 50 {
+		d := dispatch(i)
+		d.Seq, d.Priority = 1+i%12, eval.Priorities()[i%4]
+		if i%3 == 0 {
+			d.RunAt = time.Now().Add(time.Hour)
+		}
+		enqueue(t, b.Queue, d)
+		all = append(all, d)
+	}
+	before := all[7]
+	before.Seq = 2
+	enqueue(t, b.Queue, before) // an earlier dispatch of one of them
+	other := dispatch(100)
+	enqueue(t, b.Queue, other)
+	require.NoError(t, b.Queue.Forget(t.Context(), append(all, dispatch(404))))
+	require.NoError(t, b.Queue.Forget(t.Context(), nil))
+	require.Equal(t, other.ID, next(t, b.Receive(t)).ID, "the only one left")
 }
 
 func queueWaits(t *testing.T, b QueueBench) {

@@ -116,6 +116,56 @@ func testRaces(t *testing.T, open OpenStore) {
 				}
 			}
 		},
+		"claim and cancel: it runs and is told, or never starts": func(f *fixture) {
+			for range 10 {
+				e := f.create()
+				var claimed atomic.Bool
+				together(3, func(i int) {
+					if i == 0 {
+						_, err := f.Claim(f.ctx, eval.ClaimRequest{Key: e.Key, Worker: worker, Lease: lease})
+						assert.Contains(f, []eval.Kind{"", eval.KindConflict}, eval.KindOf(err))
+						claimed.Store(err == nil)
+						return
+					}
+					_, err := f.Cancel(f.ctx, e.Key, "")
+					assert.Contains(f, []eval.Kind{"", eval.KindConflict}, eval.KindOf(err))
+				})
+				got := f.get(e.Key)
+				if !claimed.Load() {
+					require.Equal(f, eval.Cancelled, got.Status)
+					require.Empty(f, f.attempts(e.Key))
+					require.Equal(f, []eval.EventType{eval.EventQueued, eval.EventCancelled}, types(f.events(e.Key)))
+					continue
+				}
+				require.Equal(f, eval.Running, got.Status)
+				beat, err := f.Beat(f.ctx, eval.Lease{Key: e.Key, Attempt: 1}, lease)
+				require.NoError(f, err)
+				require.True(f, beat.CancelRequested)
+				require.Equal(f, []eval.EventType{eval.EventQueued, eval.EventRunning, eval.EventCancelRequested}, types(f.events(e.Key)), "told once")
+			}
+		},
+		"one retry of a failed evaluation": func(f *fixture) {
+			for range 5 {
+				e := f.failed(eval.KindInvalid)
+				keys := []eval.Key{f.key(), f.key(), f.key(), f.key()}
+				ids := make([]eval.ID, len(keys))
+				together(len(keys), func(i int) {
+					again, err := f.Retry(f.ctx, e.Key, keys[i].ID)
+					assert.NoError(f, err)
+					ids[i] = again.ID
+				})
+				for _, id := range ids {
+					require.Equal(f, ids[0], id)
+				}
+				for _, key := range keys {
+					if key.ID != ids[0] {
+						_, err := f.Get(f.ctx, key)
+						kind(f, eval.KindNotFound, err)
+					}
+				}
+				require.Equal(f, e.ID, f.get(eval.Key{Project: e.Project, ID: ids[0]}).RetryOf)
+			}
+		},
 		"one idempotency key creates once": func(f *fixture) {
 			keys := []eval.Key{}
 			for range 8 {

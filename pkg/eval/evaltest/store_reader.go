@@ -338,16 +338,60 @@ func testDeadLetters(t *testing.T, open OpenStore) {
 			f.failed(eval.KindInvalid, func(e *eval.Evaluation) { e.Project = "other" })
 			for _, limit := range []int{1, 2, 7, 0} {
 				require.Equal(f, all, list(f, eval.DeadLetterQuery{Limit: limit}), limit)
-				require.Equal(f, byKind[eval.KindPoison], list(f, eval.DeadLetterQuery{Limit: limit, Kind: eval.KindPoison}), limit)
+				require.Equal(f, byKind[eval.KindPoison], list(f, eval.DeadLetterQuery{Limit: limit, Kind: []eval.Kind{eval.KindPoison}}), limit)
+				require.Equal(f, all, list(f, eval.DeadLetterQuery{Limit: limit, Kind: []eval.Kind{eval.KindPoison, eval.KindInvalid}}), limit)
 			}
 			require.Equal(f, []eval.ID{all[2], all[5]}, list(f, eval.DeadLetterQuery{Language: "language1"}))
-			require.Empty(f, list(f, eval.DeadLetterQuery{Kind: eval.KindSandbox}))
+			require.Empty(f, list(f, eval.DeadLetterQuery{Kind: []eval.Kind{eval.KindSandbox}}))
+			stats, err := f.Stats(f.ctx, eval.DefaultProject)
+			require.NoError(f, err)
+			require.EqualValues(f, 7, stats.DeadLetters)
+			require.Equal(f, map[eval.Kind]int64{eval.KindInvalid: 4, eval.KindPoison: 3}, stats.DeadLettersByKind)
+		},
+		"they are selected by id, tag, batch, client and time": func(f *fixture) {
+			var all []eval.Evaluation
+			for i := range 4 {
+				all = append(all, f.failed(eval.KindInvalid, func(e *eval.Evaluation) {
+					e.Spec.Tags = []string{"all", fmt.Sprint("tag", i%2)}
+					e.BatchID, e.Client = fmt.Sprint("batch", i%2), fmt.Sprint("client", i/2)
+				}))
+				f.clock.Advance(time.Second)
+			}
+			f.create(func(e *eval.Evaluation) { e.Spec.Tags = []string{"all"} }) // not a dead letter
+			only := func(q eval.DeadLetterQuery, want ...int) {
+				f.Helper()
+				var ids []eval.ID
+				for _, i := range want {
+					ids = append(ids, all[i].ID)
+				}
+				q.Limit = 1
+				require.Equal(f, ids, list(f, q), "%+v", q)
+			}
+			only(eval.DeadLetterQuery{Tag: "all"}, 3, 2, 1, 0)
+			only(eval.DeadLetterQuery{Tag: "tag1"}, 3, 1)
+			only(eval.DeadLetterQuery{Tag: "tag1", Client: "client0"}, 1)
+			only(eval.DeadLetterQuery{Batch: "batch0"}, 2, 0)
+			only(eval.DeadLetterQuery{Client: "client1"}, 3, 2)
+			only(eval.DeadLetterQuery{IDs: []eval.ID{all[0].ID, all[2].ID, "nobody"}}, 2, 0)
+			only(eval.DeadLetterQuery{IDs: []eval.ID{all[0].ID}, Batch: "batch1"})
+			only(eval.DeadLetterQuery{Since: *all[1].FinishedAt, Until: *all[3].FinishedAt}, 2, 1)
+			only(eval.DeadLetterQuery{Until: all[0].FinishedAt.Add(time.Nanosecond)}, 0)
+			only(eval.DeadLetterQuery{Since: all[3].FinishedAt.Add(time.Nanosecond)})
+			for _, q := range []eval.DeadLetterQuery{
+				{IDs: make([]eval.ID, eval.MaxPage+1)}, {Tag: "\x00"}, {Kind: []eval.Kind{"\x00"}}, {IDs: []eval.ID{"\x00"}},
+			} {
+				_, err := f.ListDeadLetters(f.ctx, q)
+				kind(f, eval.KindInvalid, err)
+			}
 		},
 		"an entry says what failed": func(f *fixture) {
-			e := f.failed(eval.KindInvalid)
+			e := f.failed(eval.KindInvalid, func(e *eval.Evaluation) {
+				e.Spec.Tags, e.BatchID, e.Client, e.Spec.Priority = []string{"t"}, "b", "c", eval.PriorityHigh
+			})
 			page, err := f.ListDeadLetters(f.ctx, eval.DeadLetterQuery{Project: e.Project})
 			require.NoError(f, err)
 			same(f, []eval.DeadLetter{{Key: e.Key, Language: "python", Attempts: 1, FailedAt: *e.FinishedAt,
+				Tags: []string{"t"}, BatchID: "b", Client: "c", Priority: eval.PriorityHigh, DispatchSeq: 1,
 				Failure: eval.Failure{Kind: eval.KindInvalid, Message: "the platform says invalid"}}}, page.DeadLetters)
 		},
 		"retry runs it again as a new evaluation": func(f *fixture) {
@@ -367,6 +411,26 @@ func testDeadLetters(t *testing.T, open OpenStore) {
 			_, l := f.claim(again.Key)
 			require.Equal(f, eval.Completed, f.finish(l, accepted("")).Status)
 			require.Len(f, f.walk(eval.Query{Project: e.Project, Tag: "t"}), 2)
+		},
+		"retry again is the same retry": func(f *fixture) {
+			e := f.failed(eval.KindInvalid)
+			first, err := f.Retry(f.ctx, e.Key, f.key().ID)
+			require.NoError(f, err)
+			again, err := f.Retry(f.ctx, e.Key, f.key().ID)
+			require.NoError(f, err)
+			same(f, first, again)
+			_, l := f.claim(first.Key)
+			done := f.finish(l, platformFailure(eval.KindInvalid))
+			again, err = f.Retry(f.ctx, e.Key, f.key().ID)
+			require.NoError(f, err)
+			same(f, done, again, "as it is now")
+			require.Equal(f, []eval.ID{first.ID}, list(f, eval.DeadLetterQuery{}), "and the retry is a dead letter of its own")
+			require.Len(f, f.walk(eval.Query{Project: e.Project}), 2)
+
+			third, err := f.Retry(f.ctx, first.Key, f.key().ID)
+			require.NoError(f, err)
+			require.Equal(f, first.ID, third.RetryOf)
+			require.Empty(f, list(f, eval.DeadLetterQuery{}))
 		},
 		"retry refuses what has not failed": func(f *fixture) {
 			e := f.create()

@@ -172,7 +172,7 @@ func testScheduler(t *testing.T, open OpenStore) {
 			require.Equal(f, eval.KindPoison, got.Failure.Kind)
 			require.Equal(f, most+1, got.Lost)
 			require.Equal(f, most, got.LostAlone)
-			page, err := f.ListDeadLetters(f.ctx, eval.DeadLetterQuery{Project: e.Project, Kind: eval.KindPoison})
+			page, err := f.ListDeadLetters(f.ctx, eval.DeadLetterQuery{Project: e.Project, Kind: []eval.Kind{eval.KindPoison}})
 			require.NoError(f, err)
 			require.Len(f, page.DeadLetters, 1)
 			attempts := f.attempts(e.Key)
@@ -207,7 +207,7 @@ func testScheduler(t *testing.T, open OpenStore) {
 				require.Equal(f, want, got)
 			}
 			require.Equal(f, []eval.EventType{eval.EventQueued, eval.EventFailed}, types(f.events(e.Key)))
-			page, err := f.ListDeadLetters(f.ctx, eval.DeadLetterQuery{Project: e.Project, Kind: eval.KindExpired})
+			page, err := f.ListDeadLetters(f.ctx, eval.DeadLetterQuery{Project: e.Project, Kind: []eval.Kind{eval.KindExpired}})
 			require.NoError(f, err)
 			require.Len(f, page.DeadLetters, 1)
 			require.Equal(f, eval.Queued, f.get(late.Key).Status, "it has no deadline")

@@ -14,15 +14,33 @@ func (s *Store) ListDeadLetters(ctx context.Context, q eval.DeadLetterQuery) (ev
 		return eval.DeadLetterPage{}, err
 	}
 	var w where
-	w.and("project_id = ?", q.Project)
-	if q.Kind != "" {
-		w.and("failure_kind = ?", string(q.Kind))
+	w.and("d.project_id = ?", q.Project)
+	if len(q.IDs) > 0 {
+		w.and("d.evaluation_id IN ?", q.IDs)
+	}
+	if len(q.Kind) > 0 {
+		w.and("d.failure_kind IN ?", q.Kind)
 	}
 	if q.Language != "" {
-		w.and("language = ?", q.Language)
+		w.and("d.language = ?", q.Language)
+	}
+	if q.Batch != "" {
+		w.and("e.batch_id = ?", q.Batch)
+	}
+	if q.Client != "" {
+		w.and("e.client = ?", q.Client)
+	}
+	if q.Tag != "" {
+		w.and(hasTag, q.Tag)
+	}
+	if !q.Since.IsZero() {
+		w.and("d.failed_at >= ?", ceiling(q.Since))
+	}
+	if !q.Until.IsZero() {
+		w.and("d.failed_at < ?", ceiling(q.Until))
 	}
 	if cursor != nil {
-		w.and("(failed_at, evaluation_id) < (?, ?)", cursor.At.UnixMicro(), string(cursor.ID))
+		w.and("(d.failed_at, d.evaluation_id) < (?, ?)", cursor.At.UnixMicro(), string(cursor.ID))
 	}
 	page := eval.DeadLetterPage{DeadLetters: []eval.DeadLetter{}}
 	err = s.look(ctx, func(r *sql.Rows) error {
@@ -30,16 +48,14 @@ func (s *Store) ListDeadLetters(ctx context.Context, q eval.DeadLetterQuery) (ev
 			page.Next = page.DeadLetters[q.Limit-1].Cursor()
 			return nil
 		}
-		var (
-			d        eval.DeadLetter
-			failedAt int64
-		)
-		err := r.Scan(&d.Project, &d.ID, &d.Language, &d.Failure.Kind, &d.Failure.Message, &d.Attempts, &failedAt)
-		d.FailedAt = fromMicros(failedAt)
-		page.DeadLetters = append(page.DeadLetters, d)
-		return err
-	}, "SELECT project_id, evaluation_id, language, failure_kind, failure_message, attempts, failed_at FROM dead_letters"+
-		w.String()+" ORDER BY failed_at DESC, evaluation_id DESC LIMIT ?", append(w.values, q.Limit+1)...)
+		e, err := scanEvaluation(r)
+		if err != nil {
+			return err
+		}
+		page.DeadLetters = append(page.DeadLetters, e.DeadLetter())
+		return nil
+	}, selectSummary+" JOIN dead_letters d ON d.project_id = e.project_id AND d.evaluation_id = e.id"+
+		w.String()+" ORDER BY d.failed_at DESC, d.evaluation_id DESC LIMIT ?", append(w.values, q.Limit+1)...)
 	if err != nil {
 		return eval.DeadLetterPage{}, err
 	}
@@ -62,6 +78,12 @@ func (s *Store) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Ev
 		}
 		c, err := e.Again(newID, t.now, s.rules)
 		if err != nil {
+			return err
+		}
+		// The failed one is locked, so that of several at once the second finds what the first has written.
+		first, found, err := t.one(selectWhole+itsRetry, key)
+		if err != nil || found {
+			created = first
 			return err
 		}
 		if _, err := t.bury(key); err != nil {

@@ -40,6 +40,9 @@ func (w *where) and(condition string, values ...any) {
 
 func (w *where) String() string { return " WHERE " + strings.Join(w.conditions, " AND ") }
 
+// hasTag is the condition that evaluation e has a tag.
+const hasTag = "EXISTS (SELECT 1 FROM tags t WHERE t.project_id = e.project_id AND t.tag = ? AND t.created_at = e.created_at AND t.evaluation_id = e.id)"
+
 // List implements [eval.Reader].
 func (s *Store) List(ctx context.Context, q eval.Query) (eval.Page, error) {
 	q, cursor, err := q.Check()
@@ -64,7 +67,7 @@ func (s *Store) List(ctx context.Context, q eval.Query) (eval.Page, error) {
 		w.and("e.batch_id = ? AND e.batch_id <> ''", q.Batch)
 	}
 	if q.Tag != "" {
-		w.and("EXISTS (SELECT 1 FROM tags t WHERE t.project_id = e.project_id AND t.tag = ? AND t.created_at = e.created_at AND t.evaluation_id = e.id)", q.Tag)
+		w.and(hasTag, q.Tag)
 	}
 	if !q.Since.IsZero() {
 		w.and("e.created_at >= ?", ceiling(q.Since))
@@ -138,7 +141,7 @@ func (s *Store) Attempts(ctx context.Context, key eval.Key) (attempts []eval.Att
 
 // Stats implements [eval.Reader].
 func (s *Store) Stats(ctx context.Context, project string) (eval.Stats, error) {
-	stats := eval.Stats{Statuses: map[eval.Status]int64{}, Verdicts: map[eval.Verdict]int64{}}
+	stats := eval.Stats{Statuses: map[eval.Status]int64{}, Verdicts: map[eval.Verdict]int64{}, DeadLettersByKind: map[eval.Kind]int64{}}
 	for _, status := range eval.Statuses() {
 		stats.Statuses[status] = 0
 	}
@@ -159,7 +162,8 @@ func (s *Store) Stats(ctx context.Context, project string) (eval.Stats, error) {
 		case "verdict":
 			stats.Verdicts[eval.Verdict(value)] = n
 		case "dead":
-			stats.DeadLetters = n
+			stats.DeadLetters += n
+			stats.DeadLettersByKind[eval.Kind(value)] = n
 		case "oldest":
 			at := fromMicros(n)
 			stats.OldestQueuedAt = &at
@@ -167,7 +171,7 @@ func (s *Store) Stats(ctx context.Context, project string) (eval.Stats, error) {
 		return nil
 	}, "SELECT 'status', status, count(*) FROM evaluations WHERE project_id = ? GROUP BY status"+
 		" UNION ALL SELECT 'verdict', verdict, count(*) FROM evaluations WHERE project_id = ? AND verdict <> '' GROUP BY verdict"+
-		" UNION ALL SELECT 'dead', '', count(*) FROM dead_letters WHERE project_id = ?"+
+		" UNION ALL SELECT 'dead', failure_kind, count(*) FROM dead_letters WHERE project_id = ? GROUP BY failure_kind"+
 		" UNION ALL SELECT 'oldest', '', oldest FROM (SELECT min(created_at) AS oldest FROM evaluations"+
 		" WHERE project_id = ? AND status = 'queued' AND (run_at IS NULL OR run_at <= ?)) AS queued WHERE oldest IS NOT NULL",
 		project, project, project, project, s.now().UnixMicro())

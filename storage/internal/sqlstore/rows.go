@@ -24,7 +24,8 @@ const (
 	selectSummary = selected + "e.spec_summary, e.result_summary FROM evaluations e"
 	selectWhole   = selected + "p.spec, e.result FROM evaluations e " +
 		"JOIN programs p ON p.project_id = e.project_id AND p.evaluation_id = e.id"
-	thisOne = " WHERE e.project_id = ? AND e.id = ?"
+	thisOne  = " WHERE e.project_id = ? AND e.id = ?"
+	itsRetry = " WHERE e.project_id = ? AND e.retry_of = ? AND e.retry_of <> ''" // as the index says it
 )
 
 var (

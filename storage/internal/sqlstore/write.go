@@ -90,11 +90,17 @@ func (t *tx) appendEvents(changes []eval.Change) error {
 // load reads one evaluation, whole or as lists show it, locked until the
 // transaction ends. found is false when it is not there.
 func (t *tx) load(query string, key eval.Key) (e eval.Evaluation, found bool, err error) {
+	return t.one(query+thisOne, key)
+}
+
+// one is load for a query with its condition, which has the key's project and
+// id for values.
+func (t *tx) one(query string, key eval.Key) (e eval.Evaluation, found bool, err error) {
 	err = rows(t.db, func(r *sql.Rows) (err error) {
 		found = true
 		e, err = scanEvaluation(r)
 		return err
-	}, query+thisOne+t.store.dialect.lock, key.Project, string(key.ID))
+	}, query+t.store.dialect.lock, key.Project, string(key.ID))
 	return e, found, err
 }
 

@@ -5,6 +5,7 @@ ALTER TABLE evaluations ADD COLUMN turn BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE evaluations ADD COLUMN refused BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE evaluations ADD COLUMN lost_alone BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE evaluations ADD COLUMN dispatched_at BIGINT;
+CREATE INDEX evaluations_retries ON evaluations (project_id, retry_of) WHERE retry_of <> '';
 CREATE INDEX evaluations_expiry ON evaluations (expires_at) WHERE status = 'queued' AND expires_at IS NOT NULL;
 
 ALTER TABLE attempts ADD COLUMN alone BOOLEAN NOT NULL DEFAULT FALSE;
@@ -35,6 +36,7 @@ CREATE INDEX callbacks_newest ON callbacks (project_id, created_at, evaluation_i
 
 -- +goose Down
 DROP TABLE callbacks;
+DROP INDEX evaluations_retries;
 ALTER TABLE attempts DROP COLUMN next_try_at;
 ALTER TABLE attempts DROP COLUMN counted;
 ALTER TABLE attempts DROP COLUMN alone;
