@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -67,13 +68,18 @@ func (a *API) deadLetter(c echo.Context) error {
 	if len(found) == 0 {
 		return eval.Errorf(eval.KindNotFound, "there is no dead letter %s: it was retried or deleted, or the evaluation has not failed; see %s", key.ID, pathOf(key.ID))
 	}
+	e, err := a.Store.Get(ctx, key)
+	if err != nil {
+		return err
+	}
 	attempts, err := a.Store.Attempts(ctx, key)
 	if err != nil {
 		return err
 	}
+	tried, now := e.Tried(attempts), time.Now()
 	out := DeadLetterHistory{viewDeadLetter(found[0]), []Attempt{}}
-	for _, at := range attempts[max(0, len(attempts)-maxHistory):] {
-		out.History = append(out.History, viewAttempt(at))
+	for _, t := range tried[max(0, len(tried)-maxHistory):] {
+		out.History = append(out.History, viewAttempt(t, now))
 	}
 	return c.JSON(http.StatusOK, out)
 }
