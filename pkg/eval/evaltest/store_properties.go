@@ -27,10 +27,10 @@ func testProperties(t *testing.T, open OpenStore) {
 			return
 		}
 		defer func() { failed = failed || rt.Failed() }()
-		w := &world{fixture: f, rt: rt, project: fmt.Sprint("round-", round), final: map[eval.ID]eval.Evaluation{}, removed: map[eval.ID]bool{}}
+		w := &world{fixture: f, rt: rt, project: fmt.Sprint("round-", round), attempt: map[eval.ID]int{}, final: map[eval.ID]eval.Evaluation{}, removed: map[eval.ID]bool{}}
 		lists := make([][]step, rapid.SampledFrom([]int{1, 1, 2, 3}).Draw(rt, "goroutines"))
 		for i := range lists {
-			lists[i] = rapid.SliceOfN(rapid.Custom(w.draw), 1, 14).Draw(rt, "steps")
+			lists[i] = rapid.SliceOfN(rapid.Custom(w.draw), 4, 20).Draw(rt, "steps")
 		}
 		together(len(lists), func(i int) {
 			for _, s := range lists[i] {
@@ -53,6 +53,7 @@ type world struct {
 	project string
 
 	mu      sync.Mutex
+	attempt map[eval.ID]int             // the last one that was claimed
 	final   map[eval.ID]eval.Evaluation // as they were when they had ended
 	removed map[eval.ID]bool            // from the dead letters
 	wrong   []string
@@ -64,7 +65,7 @@ type step struct {
 	do   func() error
 }
 
-var propertyIDs = []eval.ID{"a", "b", "c", "d", "e"}
+var propertyIDs = []eval.ID{"a", "b", "c"}
 
 func (w *world) key(id eval.ID) eval.Key {
 	return eval.Key{Project: w.project, ID: eval.ID(w.project) + "-" + id}
@@ -73,7 +74,18 @@ func (w *world) key(id eval.ID) eval.Key {
 func (w *world) draw(rt *rapid.T) step {
 	id := rapid.SampledFrom(propertyIDs).Draw(rt, "id")
 	number := rapid.IntRange(0, 3).Draw(rt, "number")
-	key, l := w.key(id), eval.Lease{Key: w.key(id), Attempt: number}
+	key, seq := w.key(id), rapid.SampledFrom([]int{0, 0, number}).Draw(rt, "seq")
+	// Mostly the attempt that holds it, so that something comes of it.
+	held := rapid.IntRange(0, 3).Draw(rt, "held") > 0
+	lease := func() eval.Lease {
+		l := eval.Lease{Key: key, Attempt: number}
+		if held {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			l.Attempt = w.attempt[key.ID]
+		}
+		return l
+	}
 	one := func(name string, call func() (eval.Evaluation, error)) step {
 		return step{name, func() error {
 			e, err := call()
@@ -114,16 +126,16 @@ func (w *world) draw(rt *rapid.T) step {
 		worker := rapid.SampledFrom([]string{"w1", "w2"}).Draw(rt, "worker")
 		alone := rapid.Bool().Draw(rt, "alone")
 		return one(name, func() (eval.Evaluation, error) {
-			return w.Claim(w.ctx, eval.ClaimRequest{Key: key, Seq: number, Worker: worker, Lease: 5 * time.Second, Alone: alone})
+			return w.Claim(w.ctx, eval.ClaimRequest{Key: key, Seq: seq, Worker: worker, Lease: 5 * time.Second, Alone: alone})
 		})
 	case "beat":
-		return step{name, func() error { _, err := w.Beat(w.ctx, l, 5*time.Second); return err }}
+		return step{name, func() error { _, err := w.Beat(w.ctx, lease(), 5*time.Second); return err }}
 	case "finish":
 		o := rapid.SampledFrom([]eval.Outcome{
 			{}, {Cancelled: true}, accepted("x"), accepted("y"), platformFailure(eval.KindInvalid), platformFailure(eval.KindStopping),
 			platformFailure(eval.KindFull), platformFailure(eval.KindSandbox), platformFailure(eval.KindExecutorLost),
 		}).Draw(rt, "outcome")
-		return one(name, func() (eval.Evaluation, error) { return w.Finish(w.ctx, l, o) })
+		return one(name, func() (eval.Evaluation, error) { return w.Finish(w.ctx, lease(), o) })
 	case "cancel":
 		return one(name, func() (eval.Evaluation, error) { return w.Cancel(w.ctx, key, "because") })
 	case "due":
@@ -193,8 +205,11 @@ func (w *world) remove(id eval.ID) {
 	w.removed[id] = true
 }
 
-// seen remembers an evaluation that has ended, and wants it to be as it was.
+// seen remembers an evaluation. One that had ended before has to be as it was.
 func (w *world) seen(e eval.Evaluation) {
+	w.mu.Lock()
+	w.attempt[e.ID] = max(w.attempt[e.ID], e.Attempt)
+	w.mu.Unlock()
 	if !e.Status.Terminal() || e.Project != w.project {
 		return
 	}
