@@ -13,17 +13,18 @@ import (
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
-// propertyRounds is how many interleavings are tried on each store. A store
-// with a network and a disk takes milliseconds for each step.
-const propertyRounds = 25
+// propertyTime is how long interleavings are tried on each store, when they
+// are not all tried before: one with a network and a disk takes milliseconds
+// for each step.
+const propertyTime = 2 * time.Second
 
 // testProperties does anything in any order, from one goroutine or several,
 // and wants of every store what is promised of every evaluation.
 func testProperties(t *testing.T, open OpenStore) {
 	f := newFixture(t, open)
-	round, failed := 0, false
+	round, failed, began := 0, false, time.Now()
 	rapid.Check(t, func(rt *rapid.T) {
-		if round++; round > propertyRounds && !failed { // a failure is made smaller in as many rounds as that takes
+		if round++; round > 10 && time.Since(began) > propertyTime && !failed { // a failure is made smaller for as long as that takes
 			return
 		}
 		defer func() { failed = failed || rt.Failed() }()
@@ -133,7 +134,7 @@ func (w *world) draw(rt *rapid.T) step {
 	case "finish":
 		o := rapid.SampledFrom([]eval.Outcome{
 			{}, {Cancelled: true}, accepted("x"), accepted("y"), platformFailure(eval.KindInvalid), platformFailure(eval.KindStopping),
-			platformFailure(eval.KindFull), platformFailure(eval.KindSandbox), platformFailure(eval.KindExecutorLost),
+			platformFailure(eval.KindFull), platformFailure(eval.KindSandbox), platformFailure(eval.KindSandbox), platformFailure(eval.KindExecutorLost),
 		}).Draw(rt, "outcome")
 		return one(name, func() (eval.Evaluation, error) { return w.Finish(w.ctx, lease(), o) })
 	case "cancel":
