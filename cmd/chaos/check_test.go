@@ -45,6 +45,7 @@ func (c *cluster) check(ctx context.Context, r *report) {
 		if ended(events) {
 			r.Ended++
 		}
+		_ = c.history.until(ctx, id, ended) // what is followed comes a moment later
 		if seen := c.history.of(id); !slices.Equal(seen, events) {
 			r.problem("%s: its history changed: it was %s, and is %s", id, told(seen), told(events))
 		}

@@ -86,7 +86,7 @@ func plan(kinds []fault, n int, seed uint64) []strike {
 }
 
 // inject does the harm, ends it, and waits until everything that was in flight has gone on.
-func (c *cluster) inject(ctx context.Context, number int, s strike, report *report) {
+func (c *cluster) inject(ctx context.Context, s strike, report *report) {
 	var hold []*item
 	for _, f := range s.faults {
 		hold = append(hold, c.load.burst(ctx, f.load, nap(f.nap))...)
@@ -123,7 +123,7 @@ func (c *cluster) inject(ctx context.Context, number int, s strike, report *repo
 	if len(samples) > 0 {
 		longest = slices.Max(samples)
 	}
-	c.say("%3d/%d  %-40s %3d in flight, %6.2f s until all went on; %d accepted", number, options.faults, s.name(), len(samples), longest.Seconds(), c.load.count())
+	c.say("%3d/%d  %-40s %3d in flight, %6.2f s until all went on; %d accepted", report.Strikes, options.faults, s.name(), len(samples), longest.Seconds(), c.load.count())
 	if len(stuck) > 0 {
 		c.load.problem("%v after %s these do not go on: %v", patience, s.name(), stuck)
 	}

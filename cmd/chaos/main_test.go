@@ -109,11 +109,11 @@ func TestNothingIsLost(t *testing.T) {
 
 	c.say("%d evaluations and %d faults of %d kinds, seed %d", options.evaluations, options.faults, len(kinds), options.seed)
 	c.load.start(ctx)
-	for n, f := range plan(kinds, options.faults, options.seed) {
+	for _, s := range plan(kinds, options.faults, options.seed) {
 		if ctx.Err() != nil || c.unwell() {
 			break
 		}
-		c.inject(ctx, n+1, f, report)
+		c.inject(ctx, s, report)
 	}
 	c.load.finish(ctx, options.evaluations)
 	require.NoError(t, context.Cause(ctx), "interrupted")
