@@ -143,6 +143,7 @@ type evaluation struct {
 	eval.Spec
 	BatchID           string        `json:"batch_id"`
 	RetryOf           eval.ID       `json:"retry_of"`
+	Client            string        `json:"client"`
 	Failure           *eval.Failure `json:"failure"`
 	Reason            string        `json:"reason"`
 	QueueMS           *float64      `json:"queue_ms"`

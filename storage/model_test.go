@@ -98,12 +98,13 @@ func drawOp(rt *rapid.T, project string) op {
 		{Failure: &eval.Failure{Kind: eval.KindInvalid, Message: "no"}}, {Failure: &eval.Failure{Kind: eval.KindStopping}},
 		{Failure: &eval.Failure{Kind: eval.KindFull}, RetryAfter: time.Second}, {Failure: &eval.Failure{Kind: eval.KindSandbox}},
 	}).Draw(rt, "outcome")
-	switch name := rapid.SampledFrom([]string{"create", "claim", "beat", "finish", "finish", "cancel", "get", "events", "attempts", "retry", "dead", "bury", "take", "report", "call again", "callbacks"}).Draw(rt, "op"); name {
+	switch name := rapid.SampledFrom([]string{"create", "claim", "beat", "finish", "finish", "cancel", "get", "events", "attempts", "retry", "clients", "dead", "bury", "take", "report", "call again", "callbacks"}).Draw(rt, "op"); name {
 	case "create":
-		e := eval.Evaluation{Key: key, Spec: eval.Spec{Program: eval.Program{Language: "c", Code: eval.Bytes("x")}, RetryPolicy: eval.PolicyConservative,
+		e := eval.Evaluation{Key: key, Client: rapid.SampledFrom([]string{"", "ann"}).Draw(rt, "client"), Spec: eval.Spec{Program: eval.Program{Language: "c", Code: eval.Bytes("x")}, RetryPolicy: eval.PolicyConservative,
 			CallbackURL: rapid.SampledFrom([]string{"", "https://a.example/", "https://b.example/"}).Draw(rt, "callback")}}
 		sub := eval.Submission{Evaluations: []eval.Evaluation{e}, IdempotencyKey: rapid.SampledFrom([]string{"", "", "k"}).Draw(rt, "key"),
-			Fingerprint: rapid.SampledFrom([]string{"f", "g"}).Draw(rt, "fingerprint")}
+			Fingerprint: rapid.SampledFrom([]string{"f", "g"}).Draw(rt, "fingerprint"),
+			Recall: rapid.SampledFrom([]bool{false, false, true}).Draw(rt, "recall")}
 		return op{name, func(s eval.Store) any {
 			created, replayed, err := s.Create(ctx, sub)
 			return answer([]any{created, replayed}, err)
@@ -130,6 +131,8 @@ func drawOp(rt *rapid.T, project string) op {
 			}
 			return answer(all, err)
 		}}
+	case "clients":
+		return op{name, func(s eval.Store) any { return answer(s.Clients(ctx, project)) }}
 	case "attempts":
 		return op{name, func(s eval.Store) any {
 			attempts, err := s.Attempts(ctx, key)

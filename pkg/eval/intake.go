@@ -18,7 +18,7 @@ func StoreTime(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond
 
 // Accept makes the changes that write a submission. Only the fields that a
 // client of a store may set are taken. KindInvalid: none, too many, from
-// several projects, or text that no database could keep. KindConflict: the
+// several projects or clients, or text that no database could keep. KindConflict: the
 // same id twice.
 func (s Submission) Accept(now time.Time, rules Rules) ([]Change, error) {
 	if err := s.validate(); err != nil {
@@ -65,7 +65,11 @@ func (s Submission) validate() error {
 		if e.Project != s.Evaluations[0].Project {
 			bad = append(bad, FieldError{at + "project", fmt.Sprintf("is %q; all of a submission belong to one project, here %q", e.Project, s.Evaluations[0].Project)})
 		}
+		if e.Client != s.Evaluations[0].Client {
+			bad = append(bad, FieldError{at + "client", fmt.Sprintf("is %q; all of a submission belong to one client, here %q", e.Client, s.Evaluations[0].Client)})
+		}
 		check(at+"project", e.Project)
+		check(at+"client", e.Client)
 		check(at+"id", string(e.ID))
 		check(at+"batch_id", e.BatchID)
 		check(at+"client", e.Client)
@@ -106,10 +110,25 @@ func (l Lease) Missing() error {
 	return &Error{Kind: KindLeaseLost, Message: fmt.Sprintf("attempt %d holds nothing: there is no evaluation %q", l.Attempt, string(l.ID))}
 }
 
+// Client is whose submission it is, once it has been validated.
+func (s Submission) Client() string { return s.Evaluations[0].Client }
+
 // KeyReused is the error for an idempotency key that came with another request.
 func (s Submission) KeyReused() error {
 	return &Error{Kind: KindKeyReused,
 		Message: fmt.Sprintf("idempotency key %q was used with another request; use a new key", s.IdempotencyKey)}
+}
+
+// Forgotten is the error for an idempotency key whose evaluations, or some of
+// them, have been removed since.
+func (s Submission) Forgotten() error {
+	return &Error{Kind: KindConflict,
+		Message: fmt.Sprintf("idempotency key %q was used within the last day, and what it made has been removed since; use a new key to run it again", s.IdempotencyKey)}
+}
+
+// Unused is the error for the recall of a key that was not used.
+func (s Submission) Unused() error {
+	return &Error{Kind: KindNotFound, Message: fmt.Sprintf("idempotency key %q was not used within the last day", s.IdempotencyKey)}
 }
 
 // Again makes a new evaluation with the spec of a failed one. Any other
@@ -159,7 +178,7 @@ const (
 // Check returns the query with its limit filled in, and its cursor, which is
 // nil on the first page. KindInvalid.
 func (q Query) Check() (Query, *Cursor, error) {
-	limit, cursor, err := checkPage("evaluations", q.Limit, q.Cursor, q.Project, q.Language, q.Tag, q.Batch)
+	limit, cursor, err := checkPage("evaluations", q.Limit, q.Cursor, q.Project, q.Language, q.Tag, q.Batch, q.Client)
 	q.Limit = limit
 	return q, cursor, err
 }
@@ -171,6 +190,7 @@ func (q Query) Matches(e Evaluation) bool {
 		(q.Language == "" || q.Language == e.Spec.Language) &&
 		(q.Tag == "" || slices.Contains(e.Spec.Tags, q.Tag)) &&
 		(q.Batch == "" || q.Batch == e.BatchID) &&
+		(q.Client == "" || q.Client == e.Client) &&
 		(q.Since.IsZero() || !e.CreatedAt.Before(q.Since)) &&
 		(q.Until.IsZero() || e.CreatedAt.Before(q.Until))
 }

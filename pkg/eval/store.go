@@ -24,11 +24,13 @@ type Store interface {
 // Submission is what one request accepts: one evaluation or a batch.
 type Submission struct {
 	Evaluations []Evaluation `json:"evaluations"` // Key, Spec, and optionally BatchID, Client and Trace; the rest is set by the store
-	// IdempotencyKey, when not empty, makes the same submission within a day
-	// return the evaluations of the first one. Fingerprint tells whether it
-	// is the same: a hash of the request.
+	// IdempotencyKey, when not empty, makes the same submission of the same
+	// client within a day return the evaluations of the first one. Fingerprint
+	// tells whether it is the same: a hash of the request.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	Fingerprint    string `json:"fingerprint,omitempty"`
+	// Recall only looks for an earlier submission with this key.
+	Recall bool `json:"recall,omitempty"`
 	// AcceptedAt is when it was accepted, if that was before it reached the
 	// store: see package fallback. Zero: now.
 	AcceptedAt time.Time `json:"accepted_at,omitzero"`
@@ -43,7 +45,9 @@ type Intake interface {
 	// written, in order. replayed means that the key was used before for the
 	// same request: nothing was written and the first ones are returned as
 	// they are now. KindKeyReused: the key came with another fingerprint.
-	// KindConflict: an id exists. KindInvalid: none, or from several projects.
+	// KindConflict: an id exists, or the key's evaluations do not any more.
+	// KindInvalid: none, or from several projects or clients. KindNotFound: a
+	// Recall of a key that was not used.
 	Create(ctx context.Context, s Submission) (created []Evaluation, replayed bool, err error)
 	// Cancel ends a queued evaluation, and marks a running one so that its
 	// worker ends it. It is idempotent while the evaluation runs.
@@ -69,6 +73,10 @@ type Reader interface {
 	Attempts(ctx context.Context, key Key) ([]Attempt, error)
 	// Stats counts the project's evaluations.
 	Stats(ctx context.Context, project string) (Stats, error)
+	// Clients counts the project's evaluations that have not ended, by client,
+	// in the order of names; who has none is not there. It costs as much as
+	// there are of them, and no more when many have ended.
+	Clients(ctx context.Context, project string) ([]ClientCount, error)
 }
 
 // Query selects evaluations of a project. Empty fields select all.
@@ -79,6 +87,7 @@ type Query struct {
 	Language string    `json:"language,omitempty"`
 	Tag      string    `json:"tag,omitempty"`
 	Batch    string    `json:"batch,omitempty"`
+	Client   string    `json:"client,omitempty"`
 	Since    time.Time `json:"since,omitzero"`   // created at or after
 	Until    time.Time `json:"until,omitzero"`   // created before
 	Limit    int       `json:"limit,omitempty"`  // 1 to 500; 0 is 50
@@ -101,6 +110,13 @@ type Stats struct {
 	// OldestQueuedAt is when the evaluation was created that has waited
 	// longest among those that are due.
 	OldestQueuedAt *time.Time `json:"oldest_queued_at,omitempty"`
+}
+
+// ClientCount is how many evaluations a client has that have not ended.
+type ClientCount struct {
+	Client  string `json:"client"`
+	Queued  int64  `json:"queued"` // those that wait for a time included
+	Running int64  `json:"running"`
 }
 
 // Lease names an attempt that a worker believes it holds.

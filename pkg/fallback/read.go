@@ -1,6 +1,7 @@
 package fallback
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -68,6 +69,27 @@ func (s *Store) Attempts(ctx context.Context, key eval.Key) ([]eval.Attempt, err
 	}
 	attempts, _, err := ask(ctx, s, func(ctx context.Context) ([]eval.Attempt, error) { return s.Store.Attempts(ctx, key) })
 	return attempts, err
+}
+
+// Clients implements [eval.Reader]. What waits here waits.
+func (s *Store) Clients(ctx context.Context, project string) ([]eval.ClientCount, error) {
+	all, err := s.Store.Clients(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, e := range s.waiting {
+		if e.Project != project {
+			continue
+		}
+		at, found := slices.BinarySearchFunc(all, e.Client, func(u eval.ClientCount, client string) int { return cmp.Compare(u.Client, client) })
+		if !found {
+			all = slices.Insert(all, at, eval.ClientCount{Client: e.Client})
+		}
+		all[at].Queued++
+	}
+	return all, nil
 }
 
 // List implements [eval.Reader]. What waits here stands among what the store

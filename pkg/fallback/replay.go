@@ -173,7 +173,7 @@ func (s *Store) brought(en *entry) {
 		for _, e := range c.Evaluations {
 			delete(s.waiting, e.Key)
 		}
-		if k := (idempotencyKey{c.Evaluations[0].Project, c.IdempotencyKey}); s.keys[k] == en {
+		if k := keyOf(*c); s.keys[k] == en {
 			delete(s.keys, k)
 		}
 	} else {

@@ -84,7 +84,11 @@ type cancel struct {
 	Reason string `json:"reason"`
 }
 
-type idempotencyKey struct{ project, key string }
+type idempotencyKey struct{ project, client, key string }
+
+func keyOf(sub eval.Submission) idempotencyKey {
+	return idempotencyKey{sub.Evaluations[0].Project, sub.Client(), sub.IdempotencyKey}
+}
 
 // Open opens the journal and returns the store with it. What an earlier
 // process has left waits to be brought over by Run.
@@ -185,8 +189,11 @@ func (s *Store) Create(ctx context.Context, sub eval.Submission) ([]eval.Evaluat
 		c.evaluations, c.replayed, err = s.Store.Create(ctx, sub)
 		return c, err
 	})
-	if ok {
+	switch {
+	case ok:
 		return c.evaluations, c.replayed, err
+	case sub.Recall:
+		return nil, false, &eval.Error{Kind: eval.KindUnavailable, Err: err, Message: "the storage cannot be reached to look for the idempotency key; send the request again"}
 	}
 	return s.accept(sub)
 }
@@ -272,8 +279,8 @@ func (s *Store) takeIn(en *entry) error {
 		for _, e := range all {
 			s.waiting[e.Key] = &e
 		}
-		if k := en.Create.IdempotencyKey; k != "" {
-			s.keys[idempotencyKey{all[0].Project, k}] = en
+		if en.Create.IdempotencyKey != "" {
+			s.keys[keyOf(*en.Create)] = en
 		}
 	case en.Cancel != nil:
 		if e := s.waiting[en.Cancel.Key]; e == nil {
@@ -302,7 +309,7 @@ func (s *Store) recallLocked(sub eval.Submission) (first []eval.Evaluation, foun
 	if sub.IdempotencyKey == "" || len(sub.Evaluations) == 0 {
 		return nil, false, nil
 	}
-	en := s.keys[idempotencyKey{sub.Evaluations[0].Project, sub.IdempotencyKey}]
+	en := s.keys[keyOf(sub)]
 	if en == nil || !en.At.After(s.options.Now().Add(-eval.IdempotencyWindow)) {
 		return nil, false, nil
 	}

@@ -30,7 +30,7 @@ func (s *Server) requestID(next echo.HandlerFunc) echo.HandlerFunc {
 			c.Error(err)
 		}
 		s.log.Debug("request", "service", s.opt.Name, "method", c.Request().Method, "path", c.Request().URL.Path,
-			"status", c.Response().Status, "bytes", c.Response().Size, "took_ms", time.Since(began).Milliseconds(), "request_id", id)
+			"status", c.Response().Status, "bytes", c.Response().Size, "took_ms", time.Since(began).Milliseconds(), "request_id", id, "client", Client(c))
 		return nil
 	}
 }

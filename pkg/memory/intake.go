@@ -22,11 +22,14 @@ func (s *Store) Create(ctx context.Context, sub eval.Submission) ([]eval.Evaluat
 	name := sub.Evaluations[0].Project
 	var key *Idempotency
 	if sub.IdempotencyKey != "" {
-		if used, found := s.recall(name, sub.IdempotencyKey, now); found {
+		if used, found := s.recall(name, clientKey{sub.Client(), sub.IdempotencyKey}, now); found {
 			first, err := s.replay(name, used, sub)
 			return first, err == nil, err
 		}
-		key = &Idempotency{Project: name, Key: sub.IdempotencyKey, Fingerprint: sub.Fingerprint, At: changes[0].Evaluation.CreatedAt}
+		key = &Idempotency{Project: name, Client: sub.Client(), Key: sub.IdempotencyKey, Fingerprint: sub.Fingerprint, At: changes[0].Evaluation.CreatedAt}
+	}
+	if sub.Recall {
+		return nil, false, sub.Unused()
 	}
 	created := make([]eval.Evaluation, len(changes))
 	for i, c := range changes {
@@ -49,7 +52,7 @@ func (s *Store) Create(ctx context.Context, sub eval.Submission) ([]eval.Evaluat
 }
 
 // recall finds a key that is still remembered, and forgets old ones.
-func (s *Store) recall(name, key string, now time.Time) (idempotencyKey, bool) {
+func (s *Store) recall(name string, key clientKey, now time.Time) (idempotencyKey, bool) {
 	keys := s.project(name).keys
 	old := now.Add(-eval.IdempotencyWindow)
 	if len(keys) >= s.options.MaxEvaluations {
@@ -69,9 +72,11 @@ func (s *Store) replay(name string, used idempotencyKey, sub eval.Submission) ([
 	}
 	var first []eval.Evaluation
 	for _, id := range used.ids {
-		if r := s.records[eval.Key{Project: name, ID: id}]; r != nil {
-			first = append(first, clone(r.eval))
+		r := s.records[eval.Key{Project: name, ID: id}]
+		if r == nil {
+			return nil, sub.Forgotten()
 		}
+		first = append(first, clone(r.eval))
 	}
 	return first, nil
 }

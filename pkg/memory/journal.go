@@ -36,6 +36,7 @@ type Record struct {
 // Idempotency is a used idempotency key.
 type Idempotency struct {
 	Project     string    `json:"project"`
+	Client      string    `json:"client,omitempty"`
 	Key         string    `json:"key"`
 	Fingerprint string    `json:"fingerprint"`
 	IDs         []eval.ID `json:"ids"`
@@ -68,6 +69,6 @@ func (s *Store) Restore(records []Record, keys []Idempotency) {
 		slices.SortFunc(p.feed, func(a, b eval.Event) int { return int(a.Cursor - b.Cursor) })
 	}
 	for _, k := range keys {
-		s.project(k.Project).keys[k.Key] = idempotencyKey{k.Fingerprint, k.IDs, k.At}
+		s.project(k.Project).keys[clientKey{k.Client, k.Key}] = idempotencyKey{k.Fingerprint, k.IDs, k.At}
 	}
 }

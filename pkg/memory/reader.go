@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
@@ -123,6 +124,34 @@ func (s *Store) Backlog(ctx context.Context) (eval.Backlog, error) {
 		b.Clients = int64(len(clients))
 	})
 	return b, err
+}
+
+// Clients implements [eval.Reader].
+func (s *Store) Clients(ctx context.Context, name string) ([]eval.ClientCount, error) {
+	by := map[string]eval.ClientCount{}
+	err := s.read(ctx, func() {
+		for key, r := range s.queued {
+			if key.Project == name {
+				u := by[r.eval.Client]
+				u.Queued++
+				by[r.eval.Client] = u
+			}
+		}
+		for key, r := range s.running {
+			if key.Project == name {
+				u := by[r.eval.Client]
+				u.Running++
+				by[r.eval.Client] = u
+			}
+		}
+	})
+	all := []eval.ClientCount{}
+	for _, client := range slices.Sorted(maps.Keys(by)) {
+		u := by[client]
+		u.Client = client
+		all = append(all, u)
+	}
+	return all, err
 }
 
 // Stats implements [eval.Reader].

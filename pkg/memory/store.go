@@ -58,8 +58,11 @@ type project struct {
 	order []*record // by created_at, then id
 	feed  []eval.Event
 	stale int // events in feed whose evaluation is forgotten
-	keys  map[string]idempotencyKey
+	keys  map[clientKey]idempotencyKey
 }
+
+// clientKey is an idempotency key: each client has its own.
+type clientKey struct{ client, key string }
 
 type idempotencyKey struct {
 	fingerprint string
@@ -97,7 +100,7 @@ func (s *Store) now() time.Time { return eval.StoreTime(s.options.Now()) }
 func (s *Store) project(name string) *project {
 	p := s.projects[name]
 	if p == nil {
-		p = &project{keys: map[string]idempotencyKey{}}
+		p = &project{keys: map[clientKey]idempotencyKey{}}
 		s.projects[name] = p
 	}
 	return p
@@ -154,7 +157,7 @@ func (s *Store) write(ctx context.Context, changes []eval.Change, key *Idempoten
 	}
 	s.cursor = cursor
 	if key != nil {
-		s.project(key.Project).keys[key.Key] = idempotencyKey{key.Fingerprint, key.IDs, key.At}
+		s.project(key.Project).keys[clientKey{key.Client, key.Key}] = idempotencyKey{key.Fingerprint, key.IDs, key.At}
 	}
 	return nil
 }

@@ -162,7 +162,12 @@ func (s *Store) Attempts(ctx context.Context, key eval.Key) ([]eval.Attempt, err
 
 // Stats implements [eval.Reader].
 func (s *Store) Stats(ctx context.Context, project string) (eval.Stats, error) {
-	return look[eval.Stats](ctx, s, "stats", StatsRequest{project})
+	return look[eval.Stats](ctx, s, "stats", ProjectRequest{project})
+}
+
+// Clients implements [eval.Reader].
+func (s *Store) Clients(ctx context.Context, project string) ([]eval.ClientCount, error) {
+	return look[[]eval.ClientCount](ctx, s, "clients", ProjectRequest{project})
 }
 
 // Claim implements [eval.Leaser].
@@ -249,5 +254,5 @@ func (s *Store) RetryCallback(ctx context.Context, key eval.Key) (eval.Callback,
 
 // CountCallbacks implements [eval.Outbox].
 func (s *Store) CountCallbacks(ctx context.Context, project string) (eval.CallbackStats, error) {
-	return look[eval.CallbackStats](ctx, s, "count_callbacks", StatsRequest{project})
+	return look[eval.CallbackStats](ctx, s, "count_callbacks", ProjectRequest{project})
 }

@@ -44,8 +44,8 @@ type (
 		After   int64  `json:"after"`
 		Limit   int    `json:"limit"`
 	}
-	// StatsRequest asks for stats and for count_callbacks.
-	StatsRequest struct {
+	// ProjectRequest asks for stats, clients and count_callbacks.
+	ProjectRequest struct {
 		Project string `json:"project"`
 	}
 	// BeatRequest asks for beat.

@@ -47,7 +47,7 @@ func (a *API) list(c echo.Context) error {
 		Status:   words(q, "status", eval.Statuses()),
 		Verdict:  words(q, "verdict", eval.Verdicts()),
 		Language: a.language(q.one("language")),
-		Tag:      q.one("tag"), Batch: q.one("batch"),
+		Tag:      q.one("tag"), Batch: q.one("batch"), Client: q.one("client"),
 		Since: q.time("since"), Until: q.time("until"),
 		Limit: q.limit(), Cursor: q.one("cursor"),
 	}

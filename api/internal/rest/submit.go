@@ -138,7 +138,7 @@ func (a *API) submitBatch(c echo.Context) error {
 // create writes the granted specs as evaluations and hands them to the queue.
 // asked is what the client sent: the same again is the same request.
 func (a *API) create(c echo.Context, asked, granted []eval.Spec, batch, key string) ([]eval.Evaluation, bool, error) {
-	ctx := c.Request().Context()
+	ctx, client := c.Request().Context(), httpkit.Client(c)
 	if err := a.isolated(ctx, granted); err != nil {
 		return nil, false, err
 	}
@@ -156,7 +156,7 @@ func (a *API) create(c echo.Context, asked, granted []eval.Spec, batch, key stri
 		if err != nil {
 			return nil, false, err
 		}
-		sub.Evaluations[i] = eval.Evaluation{Key: keyOf(eval.ID(id.String())), Spec: spec, BatchID: batch, Trace: traceparent}
+		sub.Evaluations[i] = eval.Evaluation{Key: keyOf(eval.ID(id.String())), Spec: spec, BatchID: batch, Client: client, Trace: traceparent}
 	}
 	created, replayed, err := a.Store.Create(ctx, sub)
 	if err != nil {
@@ -171,9 +171,9 @@ func (a *API) create(c echo.Context, asked, granted []eval.Spec, batch, key stri
 		a.Metrics.Accepted.WithLabelValues(e.Spec.Language, string(e.Spec.Priority)).Inc()
 	}
 	if batch == "" {
-		a.Log.Info("evaluation accepted", "id", created[0].ID, "language", created[0].Spec.Language, "priority", created[0].Spec.Priority)
+		a.Log.Info("evaluation accepted", "id", created[0].ID, "client", client, "language", created[0].Spec.Language, "priority", created[0].Spec.Priority)
 	} else {
-		a.Log.Info("batch accepted", "batch", batch, "evaluations", len(created))
+		a.Log.Info("batch accepted", "batch", batch, "client", client, "evaluations", len(created))
 	}
 	a.enqueue(ctx, created)
 	return created, false, nil

@@ -20,6 +20,7 @@ type Evaluation struct {
 	eval.Spec
 	BatchID string  `json:"batch_id,omitempty"`
 	RetryOf eval.ID `json:"retry_of,omitempty"`
+	Client  string  `json:"client,omitempty"`
 
 	CreatedAt         time.Time  `json:"created_at"`
 	StartedAt         *time.Time `json:"started_at,omitempty"`
@@ -115,7 +116,7 @@ func pathOf(id eval.ID) string { return evaluationsPath + "/" + string(id) }
 func view(e eval.Evaluation) Evaluation {
 	v := Evaluation{
 		ID: e.ID, Status: e.Status, Verdict: e.Verdict, Cause: e.Cause, Attempt: e.Attempt,
-		Spec: e.Spec, BatchID: e.BatchID, RetryOf: e.RetryOf,
+		Spec: e.Spec, BatchID: e.BatchID, RetryOf: e.RetryOf, Client: e.Client,
 		CreatedAt: e.CreatedAt, StartedAt: e.StartedAt, FinishedAt: e.FinishedAt, CancelRequestedAt: e.CancelRequestedAt,
 		Worker: e.Worker, Executor: e.Executor, Failure: e.Failure, Reason: e.Reason,
 		Links: Links{Self: pathOf(e.ID), Events: pathOf(e.ID) + "/events"},

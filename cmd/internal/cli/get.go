@@ -76,6 +76,7 @@ func printEvaluation(s *session, e client.Evaluation) error {
 		line("queued", ms(*e.QueueMS))
 	}
 	line("attempt", fmt.Sprint(e.Attempt))
+	line("client", e.Client)
 	line("worker", e.Worker)
 	line("executor", e.Executor)
 	line("reason", e.Reason)
@@ -153,6 +154,7 @@ type ListCmd struct {
 	Language string         `help:"Only this language."`
 	Tag      string         `help:"Only with this tag."`
 	Batch    string         `help:"Only of this batch."`
+	Client   string         `help:"Only of the client with this name."`
 	Since    string         `placeholder:"TIME" help:"Only created at or after this time (RFC 3339), or so long ago (1h)."`
 	Limit    int            `short:"n" default:"20" help:"How many, 1 to 500."`
 	Cursor   string         `help:"Where to go on: next of the page before."`
@@ -207,7 +209,7 @@ func (c *ListCmd) query() (url.Values, error) {
 	for _, v := range c.Verdict {
 		q.Add("verdict", string(v))
 	}
-	for name, v := range map[string]string{"language": c.Language, "tag": c.Tag, "batch": c.Batch, "cursor": c.Cursor} {
+	for name, v := range map[string]string{"language": c.Language, "tag": c.Tag, "batch": c.Batch, "client": c.Client, "cursor": c.Cursor} {
 		if v != "" {
 			q.Set(name, v)
 		}

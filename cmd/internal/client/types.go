@@ -18,6 +18,7 @@ type Evaluation struct {
 	eval.Spec
 	BatchID string  `json:"batch_id,omitempty"`
 	RetryOf eval.ID `json:"retry_of,omitempty"`
+	Client  string  `json:"client,omitempty"`
 
 	CreatedAt  time.Time  `json:"created_at"`
 	StartedAt  *time.Time `json:"started_at,omitempty"`

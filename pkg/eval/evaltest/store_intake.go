@@ -203,6 +203,58 @@ func testIntake(t *testing.T, open OpenStore) {
 			require.NoError(f, err)
 			require.False(f, replayed)
 		},
+		"an idempotency key belongs to its client": func(f *fixture) {
+			mine := eval.Submission{IdempotencyKey: "k", Fingerprint: "f", Evaluations: []eval.Evaluation{{Key: f.key(), Spec: program("1"), Client: "ann"}}}
+			first, _, err := f.Create(f.ctx, mine)
+			require.NoError(f, err)
+			require.Equal(f, "ann", first[0].Client)
+			for _, client := range []string{"bob", ""} {
+				for _, fingerprint := range []string{"f", "g"} {
+					theirs := eval.Submission{IdempotencyKey: "k", Fingerprint: fingerprint, Recall: true,
+						Evaluations: []eval.Evaluation{{Key: f.key(), Spec: program("1"), Client: client}}}
+					_, _, err := f.Create(f.ctx, theirs)
+					kind(f, eval.KindNotFound, err)
+				}
+				theirs := eval.Submission{IdempotencyKey: "k", Fingerprint: "g", Evaluations: []eval.Evaluation{{Key: f.key(), Spec: program("1"), Client: client}}}
+				created, replayed, err := f.Create(f.ctx, theirs)
+				require.NoError(f, err)
+				require.False(f, replayed)
+				require.Equal(f, theirs.Evaluations[0].Key, created[0].Key)
+			}
+			mine.Evaluations[0].Key = f.key()
+			again, replayed, err := f.Create(f.ctx, mine)
+			require.NoError(f, err)
+			require.True(f, replayed)
+			same(f, first, again)
+		},
+		"a recall writes nothing": func(f *fixture) {
+			s := eval.Submission{IdempotencyKey: "k", Fingerprint: "f", Evaluations: []eval.Evaluation{{Key: f.key(), Spec: program("1")}}}
+			recall := s
+			recall.Recall = true
+			_, _, err := f.Create(f.ctx, recall)
+			kind(f, eval.KindNotFound, err)
+			_, err = f.Get(f.ctx, s.Evaluations[0].Key)
+			kind(f, eval.KindNotFound, err)
+			first, replayed, err := f.Create(f.ctx, s)
+			require.NoError(f, err)
+			require.False(f, replayed, "the key was not used up")
+			recall.Evaluations = []eval.Evaluation{{Key: f.key(), Spec: program("1")}}
+			again, replayed, err := f.Create(f.ctx, recall)
+			require.NoError(f, err)
+			require.True(f, replayed)
+			same(f, first, again)
+			recall.Fingerprint = "g"
+			_, _, err = f.Create(f.ctx, recall)
+			kind(f, eval.KindKeyReused, err)
+			recall.IdempotencyKey = ""
+			_, _, err = f.Create(f.ctx, recall)
+			kind(f, eval.KindNotFound, err)
+		},
+		"all of a submission belong to one client": func(f *fixture) {
+			_, _, err := f.Create(f.ctx, eval.Submission{Evaluations: []eval.Evaluation{
+				{Key: f.key(), Spec: program("1"), Client: "ann"}, {Key: f.key(), Spec: program("1"), Client: "bob"}}})
+			kind(f, eval.KindInvalid, err)
+		},
 		"an idempotency key is remembered for a day, and not for ever": func(f *fixture) {
 			s := eval.Submission{IdempotencyKey: "k", Fingerprint: "f", Evaluations: []eval.Evaluation{{Key: f.key(), Spec: program("1")}}}
 			_, _, err := f.Create(f.ctx, s)

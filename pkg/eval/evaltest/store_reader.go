@@ -47,6 +47,41 @@ func testReader(t *testing.T, open OpenStore) {
 			require.Equal(f, eval.Queued, f.get(other.Key).Status, "the same id in another project is another evaluation")
 			require.Equal(f, eval.Running, f.get(e.Key).Status)
 		},
+		"clients are counted by what they have in hand": func(f *fixture) {
+			counts := func() []eval.ClientCount {
+				f.Helper()
+				all, err := f.Clients(f.ctx, eval.DefaultProject)
+				require.NoError(f, err)
+				return all
+			}
+			require.Empty(f, counts())
+			of := func(client string) func(*eval.Evaluation) { return func(e *eval.Evaluation) { e.Client = client } }
+			var bobs []eval.Evaluation
+			for range 3 {
+				bobs = append(bobs, f.create(of("bob")))
+			}
+			f.create(of("Ann"))
+			f.create(of(""))
+			f.create(of("bob"), func(e *eval.Evaluation) { e.Spec.RunAt = new(f.clock.Now().Add(time.Hour)) })
+			f.create(of("bob"), func(e *eval.Evaluation) { e.Project = "other" })
+			_, l := f.claim(bobs[0].Key)
+			f.claim(bobs[1].Key)
+			require.Equal(f, []eval.ClientCount{{Client: "", Queued: 1}, {Client: "Ann", Queued: 1}, {Client: "bob", Queued: 2, Running: 2}}, counts())
+			f.finish(l, accepted(""))
+			_, err := f.Cancel(f.ctx, bobs[2].Key, "")
+			require.NoError(f, err)
+			require.Equal(f, []eval.ClientCount{{Client: "", Queued: 1}, {Client: "Ann", Queued: 1}, {Client: "bob", Queued: 1, Running: 1}}, counts())
+
+			page, err := f.List(f.ctx, eval.Query{Project: eval.DefaultProject, Client: "bob"})
+			require.NoError(f, err)
+			require.Len(f, page.Evaluations, 4)
+			for _, e := range page.Evaluations {
+				require.Equal(f, "bob", e.Client)
+			}
+			page, err = f.List(f.ctx, eval.Query{Project: eval.DefaultProject, Client: "bo"})
+			require.NoError(f, err)
+			require.Empty(f, page.Evaluations)
+		},
 		"events are numbered from 1 and read in parts": func(f *fixture) {
 			e, l := f.running()
 			f.finish(l, platformFailure(eval.KindStopping))

@@ -92,7 +92,11 @@ func (j *journal) carryOut(t memory.Transaction) error {
 		}
 	}
 	if k := t.Idempotency; k != nil {
-		if err := replace(filepath.Join(j.folder, keysFolder, safe(k.Project)+"."+safe(k.Key)+suffix), k); err != nil {
+		name := safe(k.Project) + "." + safe(k.Key)
+		if k.Client != "" {
+			name += "." + safe(k.Client)
+		}
+		if err := replace(filepath.Join(j.folder, keysFolder, name+suffix), k); err != nil {
 			return err
 		}
 	}

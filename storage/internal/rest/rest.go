@@ -44,8 +44,11 @@ func Routes(e *echo.Echo, s eval.Store, b eval.Blobs, info Info) {
 		return s.Feed(ctx, r.Project, r.After, r.Limit)
 	})
 	method(g, "attempts", s.Attempts)
-	method(g, "stats", func(ctx context.Context, r remote.StatsRequest) (eval.Stats, error) {
+	method(g, "stats", func(ctx context.Context, r remote.ProjectRequest) (eval.Stats, error) {
 		return s.Stats(ctx, r.Project)
+	})
+	method(g, "clients", func(ctx context.Context, r remote.ProjectRequest) ([]eval.ClientCount, error) {
+		return s.Clients(ctx, r.Project)
 	})
 	method(g, "claim", s.Claim)
 	method(g, "beat", func(ctx context.Context, r remote.BeatRequest) (eval.Beat, error) {
@@ -80,7 +83,7 @@ func Routes(e *echo.Echo, s eval.Store, b eval.Blobs, info Info) {
 	method(g, "callback", s.Callback)
 	method(g, "list_callbacks", s.ListCallbacks)
 	method(g, "retry_callback", s.RetryCallback)
-	method(g, "count_callbacks", func(ctx context.Context, r remote.StatsRequest) (eval.CallbackStats, error) {
+	method(g, "count_callbacks", func(ctx context.Context, r remote.ProjectRequest) (eval.CallbackStats, error) {
 		return s.CountCallbacks(ctx, r.Project)
 	})
 	blobRoutes(e, b)

@@ -26,9 +26,12 @@ func (s *Store) Create(ctx context.Context, sub eval.Submission) (created []eval
 			}
 			if used != nil {
 				replayed = true
-				created, err = t.replay(sub.Evaluations[0].Project, used)
+				created, err = t.replay(sub, used)
 				return err
 			}
+		}
+		if sub.Recall { // the key that was just written goes with the transaction
+			return sub.Unused()
 		}
 		for _, c := range changes {
 			created = append(created, c.Evaluation)
@@ -53,18 +56,18 @@ func (t *tx) remember(sub eval.Submission, now time.Time) (used []eval.ID, finge
 	if err != nil {
 		return nil, "", err
 	}
-	project, forgotten := sub.Evaluations[0].Project, now.Add(-eval.IdempotencyWindow).UnixMicro()
-	n, err := t.exec("INSERT INTO idempotency_keys (project_id, key, fingerprint, evaluation_ids, created_at) VALUES "+marks(5)+
-		" ON CONFLICT (project_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, evaluation_ids = excluded.evaluation_ids,"+
+	project, client, forgotten := sub.Evaluations[0].Project, sub.Client(), now.Add(-eval.IdempotencyWindow).UnixMicro()
+	n, err := t.exec("INSERT INTO idempotency_keys (project_id, client, key, fingerprint, evaluation_ids, created_at) VALUES "+marks(6)+
+		" ON CONFLICT (project_id, client, key) DO UPDATE SET fingerprint = excluded.fingerprint, evaluation_ids = excluded.evaluation_ids,"+
 		" created_at = excluded.created_at WHERE idempotency_keys.created_at <= ?",
-		project, sub.IdempotencyKey, sub.Fingerprint, string(list), now.UnixMicro(), forgotten)
+		project, client, sub.IdempotencyKey, sub.Fingerprint, string(list), now.UnixMicro(), forgotten)
 	if err != nil {
 		return nil, "", err
 	}
 	if n == 1 {
 		// Each new key takes a few old ones with it, so that the table stays bounded.
-		_, err = t.exec("DELETE FROM idempotency_keys WHERE created_at <= ? AND (project_id, key) IN"+
-			" (SELECT project_id, key FROM idempotency_keys WHERE created_at <= ? LIMIT 4"+t.store.dialect.skipLocked+")", forgotten, forgotten)
+		_, err = t.exec("DELETE FROM idempotency_keys WHERE created_at <= ? AND (project_id, client, key) IN"+
+			" (SELECT project_id, client, key FROM idempotency_keys WHERE created_at <= ? LIMIT 4"+t.store.dialect.skipLocked+")", forgotten, forgotten)
 		return nil, "", err
 	}
 	err = rows(t.db, func(r *sql.Rows) error {
@@ -73,21 +76,22 @@ func (t *tx) remember(sub eval.Submission, now time.Time) (used []eval.ID, finge
 			return err
 		}
 		return json.Unmarshal([]byte(raw), &used)
-	}, "SELECT fingerprint, evaluation_ids FROM idempotency_keys WHERE project_id = ? AND key = ?", project, sub.IdempotencyKey)
+	}, "SELECT fingerprint, evaluation_ids FROM idempotency_keys WHERE project_id = ? AND client = ? AND key = ?", project, client, sub.IdempotencyKey)
 	return used, fingerprint, err
 }
 
 // replay returns evaluations as they are now, in the order of ids.
-func (t *tx) replay(project string, ids []eval.ID) ([]eval.Evaluation, error) {
+func (t *tx) replay(sub eval.Submission, ids []eval.ID) ([]eval.Evaluation, error) {
 	first := make([]eval.Evaluation, 0, len(ids))
 	for _, id := range ids {
-		e, found, err := t.load(selectWhole, eval.Key{Project: project, ID: id})
+		e, found, err := t.load(selectWhole, eval.Key{Project: sub.Evaluations[0].Project, ID: id})
 		if err != nil {
 			return nil, err
 		}
-		if found {
-			first = append(first, e)
+		if !found {
+			return nil, sub.Forgotten()
 		}
+		first = append(first, e)
 	}
 	return first, nil
 }

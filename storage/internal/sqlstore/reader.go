@@ -66,6 +66,9 @@ func (s *Store) List(ctx context.Context, q eval.Query) (eval.Page, error) {
 	if q.Batch != "" {
 		w.and("e.batch_id = ? AND e.batch_id <> ''", q.Batch)
 	}
+	if q.Client != "" {
+		w.and("e.client = ?", q.Client)
+	}
 	if q.Tag != "" {
 		w.and(hasTag, q.Tag)
 	}
@@ -137,6 +140,35 @@ func (s *Store) Attempts(ctx context.Context, key eval.Key) (attempts []eval.Att
 		return err
 	}, "SELECT "+attemptColumns+" FROM attempts WHERE project_id = ? AND evaluation_id = ? ORDER BY number", key.Project, string(key.ID))
 	return attempts, err
+}
+
+// Clients implements [eval.Reader].
+func (s *Store) Clients(ctx context.Context, project string) ([]eval.ClientCount, error) {
+	all := []eval.ClientCount{}
+	if !(eval.Key{Project: project}).Plausible() {
+		return all, nil
+	}
+	err := s.look(ctx, func(r *sql.Rows) error {
+		var (
+			client string
+			status eval.Status
+			n      int64
+		)
+		if err := r.Scan(&client, &status, &n); err != nil {
+			return err
+		}
+		if len(all) == 0 || all[len(all)-1].Client != client {
+			all = append(all, eval.ClientCount{Client: client})
+		}
+		if u := &all[len(all)-1]; status == eval.Queued {
+			u.Queued = n
+		} else {
+			u.Running = n
+		}
+		return nil
+	}, "SELECT client, status, count(*) FROM evaluations WHERE project_id = ? AND status IN ('queued', 'running')"+
+		" GROUP BY client, status ORDER BY client", project)
+	return all, err
 }
 
 // Stats implements [eval.Reader].

@@ -8,6 +8,25 @@ ALTER TABLE evaluations ADD COLUMN dispatched_at INTEGER;
 CREATE INDEX evaluations_retries ON evaluations (project_id, retry_of) WHERE retry_of <> '';
 CREATE INDEX evaluations_expiry ON evaluations (expires_at) WHERE status = 'queued' AND expires_at IS NOT NULL;
 
+-- Who has how much in hand.
+CREATE INDEX evaluations_clients ON evaluations (project_id, client, status) WHERE status IN ('queued', 'running');
+CREATE INDEX evaluations_client ON evaluations (project_id, client, created_at, id) WHERE client <> '';
+
+-- Each client has idempotency keys of its own.
+ALTER TABLE idempotency_keys RENAME TO old_keys;
+CREATE TABLE idempotency_keys (
+    project_id     TEXT    NOT NULL,
+    client         TEXT    NOT NULL,
+    key            TEXT    NOT NULL,
+    fingerprint    TEXT    NOT NULL,
+    evaluation_ids TEXT    NOT NULL, -- JSON, in the order of the submission
+    created_at     INTEGER NOT NULL,
+    PRIMARY KEY (project_id, client, key)
+);
+INSERT INTO idempotency_keys SELECT project_id, '', key, fingerprint, evaluation_ids, created_at FROM old_keys;
+DROP TABLE old_keys;
+CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
+
 ALTER TABLE attempts ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN counted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN next_try_at INTEGER;
@@ -40,6 +59,20 @@ DROP INDEX evaluations_retries;
 ALTER TABLE attempts DROP COLUMN next_try_at;
 ALTER TABLE attempts DROP COLUMN counted;
 ALTER TABLE attempts DROP COLUMN alone;
+ALTER TABLE idempotency_keys RENAME TO old_keys;
+CREATE TABLE idempotency_keys (
+    project_id     TEXT    NOT NULL,
+    key            TEXT    NOT NULL,
+    fingerprint    TEXT    NOT NULL,
+    evaluation_ids TEXT    NOT NULL, -- JSON, in the order of the submission
+    created_at     INTEGER NOT NULL,
+    PRIMARY KEY (project_id, key)
+);
+INSERT INTO idempotency_keys SELECT project_id, key, fingerprint, evaluation_ids, created_at FROM old_keys WHERE client = '';
+DROP TABLE old_keys;
+CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
+DROP INDEX evaluations_client;
+DROP INDEX evaluations_clients;
 DROP INDEX evaluations_expiry;
 ALTER TABLE evaluations DROP COLUMN dispatched_at;
 ALTER TABLE evaluations DROP COLUMN lost_alone;
