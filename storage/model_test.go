@@ -104,7 +104,7 @@ func drawOp(rt *rapid.T, project string) op {
 			CallbackURL: rapid.SampledFrom([]string{"", "https://a.example/", "https://b.example/"}).Draw(rt, "callback")}}
 		sub := eval.Submission{Evaluations: []eval.Evaluation{e}, IdempotencyKey: rapid.SampledFrom([]string{"", "", "k"}).Draw(rt, "key"),
 			Fingerprint: rapid.SampledFrom([]string{"f", "g"}).Draw(rt, "fingerprint"),
-			Recall: rapid.SampledFrom([]bool{false, false, true}).Draw(rt, "recall")}
+			Recall:      rapid.SampledFrom([]bool{false, false, true}).Draw(rt, "recall")}
 		return op{name, func(s eval.Store) any {
 			created, replayed, err := s.Create(ctx, sub)
 			return answer([]any{created, replayed}, err)
