@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,28 +94,75 @@ func TestRetriesFollowThePolicyAndEndAsADeadLetter(t *testing.T) {
 	})
 }
 
-func TestEveryPolicyRunsAsOftenAsItSays(t *testing.T) {
+// TestEveryLadder has each policy fail to its end through queue, worker and store, and looks at every step: no try is
+// early, none is a second late, and the jitter is at most a quarter.
+func TestEveryLadder(t *testing.T) {
 	for _, policy := range eval.RetryPolicies() {
 		t.Run(policy.Name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.script.plays("broken", fails(eval.Errorf(eval.KindUnavailable, "gone")))
-				r.worker(worker.Config{CheckInterval: 5 * time.Second, Lease: 60 * time.Second, Reconcile: 2 * time.Second}, nil)
+				r.worker(worker.Config{CheckInterval: 200 * time.Millisecond, Lease: 60 * time.Second, Reconcile: 250 * time.Millisecond}, nil)
 				r.settled()
 				e := r.submit("broken", func(s *eval.Spec) { s.RetryPolicy = policy.Name })
 				e = r.wait(e.Key, 3*time.Hour)
 				require.Equal(t, eval.Failed, e.Status)
-				require.Equal(t, policy.Tries, r.script.runs(e.ID))
+				require.Equal(t, eval.KindUnavailable, e.Failure.Kind)
+				require.Equal(t, policy.Tries, e.Tries)
 				require.Equal(t, policy.Tries, e.Attempt)
-				least := time.Duration(0)
-				for n := 1; n < policy.Tries; n++ {
-					least += policy.Delay(n, 0)
+				require.Equal(t, policy.Tries, r.script.runs(e.ID))
+				attempts, err := r.store.Attempts(context.Background(), e.Key)
+				require.NoError(t, err)
+				require.Len(t, attempts, policy.Tries)
+				for i, a := range attempts {
+					require.True(t, a.Counted)
+					if i == policy.Tries-1 {
+						require.Nil(t, a.NextTryAt)
+						break
+					}
+					delay := a.NextTryAt.Sub(*a.FinishedAt)
+					require.GreaterOrEqual(t, delay, policy.Delay(i+1, 0).Truncate(time.Microsecond), "after attempt %d", a.Number)
+					require.LessOrEqual(t, delay, policy.Delay(i+1, 1), "after attempt %d", a.Number)
+					late := attempts[i+1].StartedAt.Sub(*a.NextTryAt)
+					require.GreaterOrEqual(t, late, time.Duration(0), "attempt %d is early", a.Number+1)
+					require.Less(t, late, time.Second, "attempt %d is late", a.Number+1)
 				}
-				took := e.FinishedAt.Sub(e.CreatedAt)
-				require.GreaterOrEqual(t, took, least)
-				require.LessOrEqual(t, took, least*5/4+time.Duration(policy.Tries)*10*time.Second)
 			})
 		})
 	}
+}
+
+// TestAFullExecutorThatSaysNoTime waits by the ladder of quota_exceeded, and counts no try.
+func TestAFullExecutorThatSaysNoTime(t *testing.T) {
+	policy, _ := eval.RetryPolicyByName(eval.PolicyQuotaExceeded)
+	inBubble(t, func(t *testing.T, r *rig) {
+		const refusals = 6
+		var asked atomic.Int64
+		r.script.plays("busy", func(ctx context.Context, req eval.Request, sink func(eval.RunEvent)) (eval.Result, error) {
+			if req.Attempt <= refusals {
+				asked.Add(1)
+				return eval.Result{}, eval.Errorf(eval.KindFull, "no slot")
+			}
+			return prints("at last\n")(ctx, req, sink)
+		})
+		r.worker(worker.Config{CheckInterval: 200 * time.Millisecond, Lease: 15 * time.Second}, nil)
+		r.settled()
+		e := r.submit("busy", func(s *eval.Spec) { s.RetryPolicy = eval.PolicyConservative })
+		e = r.wait(e.Key, time.Hour)
+		require.Equal(t, eval.Completed, e.Status)
+		require.Zero(t, e.Tries)
+		attempts, err := r.store.Attempts(context.Background(), e.Key)
+		require.NoError(t, err)
+		require.Len(t, attempts, refusals+1)
+		for i, a := range attempts[:refusals] {
+			require.False(t, a.Counted)
+			require.Equal(t, eval.KindFull, a.Failure.Kind)
+			late := attempts[i+1].StartedAt.Sub(*a.NextTryAt)
+			require.Less(t, late, time.Second)
+			delay := a.NextTryAt.Sub(*a.FinishedAt)
+			require.GreaterOrEqual(t, delay, policy.Delay(i+1, 0))
+			require.LessOrEqual(t, delay, policy.Delay(i+1, 1))
+		}
+	})
 }
 
 func TestWhatCannotSucceedIsTriedOnce(t *testing.T) {

@@ -109,6 +109,7 @@ type faulty struct {
 	eval.Store
 	finishDown, allDown atomic.Bool
 	claimMute           atomic.Bool // the next claim succeeds, but its answer is lost
+	finishMute          atomic.Bool // the next finish, likewise
 	refused             atomic.Int64
 	onClaim             func(n int64, e eval.Evaluation, err error) error // when set: decides about the answer to the nth claim
 	claims              atomic.Int64
@@ -147,7 +148,11 @@ func (f *faulty) Finish(ctx context.Context, l eval.Lease, o eval.Outcome) (eval
 	if err := f.away(f.finishDown.Load()); err != nil {
 		return eval.Evaluation{}, err
 	}
-	return f.Store.Finish(ctx, l, o)
+	e, err := f.Store.Finish(ctx, l, o)
+	if err == nil && f.finishMute.CompareAndSwap(true, false) {
+		return eval.Evaluation{}, f.away(true)
+	}
+	return e, err
 }
 
 func (f *faulty) Due(ctx context.Context, r eval.DueRequest) ([]eval.Dispatch, error) {
