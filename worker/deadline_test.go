@@ -33,7 +33,7 @@ func TestADeadlineStopsWhatRunsAndKeepsWhatThereWas(t *testing.T) {
 		require.GreaterOrEqual(t, took, 40*time.Second, "never early")
 		require.Less(t, took, 40*time.Second+100*time.Millisecond)
 		require.Equal(t, 1, r.script.runs(e.ID))
-		dead, err := r.store.ListDeadLetters(context.Background(), eval.DeadLetterQuery{Project: e.Project, Kind: eval.KindExpired})
+		dead, err := r.store.ListDeadLetters(context.Background(), eval.DeadLetterQuery{Project: e.Project, Kind: []eval.Kind{eval.KindExpired}})
 		require.NoError(t, err)
 		require.Len(t, dead.DeadLetters, 1)
 	})
