@@ -21,7 +21,7 @@ type fault struct {
 	weight int
 	// lasts is the time from its begin to its end.
 	lasts time.Duration
-	// healed has the recovery measured from the end of the fault, because nothing can go on before.
+	// healed has the recovery measured from the end of the fault, of what is in flight then: nothing can go on before.
 	healed bool
 	// alone keeps it from being one of two at once.
 	alone bool
@@ -115,7 +115,7 @@ func (c *cluster) inject(ctx context.Context, s strike, report *report) {
 		end()
 	}
 	if healed {
-		since = time.Now()
+		since, ids = time.Now(), c.load.open()
 	}
 	samples, stuck := c.recovery(ctx, since, ids)
 	report.add(s, samples)

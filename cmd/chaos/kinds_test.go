@@ -131,7 +131,7 @@ func (c *cluster) disksFull() []fault {
 				filler := filepath.Join(disk, "filler")
 				c.fill(filler)
 				if what == "blobs" {
-					for n := range 3 {
+					for n := range 3 { // what cannot be kept now
 						c.load.submit(ctx, largeJob(n, nil))
 					}
 				}
