@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,6 +58,7 @@ type cluster struct {
 	load    *load
 	history *history
 	unseen  context.CancelFunc // ends the history
+	hunters sync.WaitGroup     // of poison
 }
 
 func newCluster(t testing.TB, ctx context.Context) *cluster {

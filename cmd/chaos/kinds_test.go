@@ -25,7 +25,7 @@ func (c *cluster) kinds() []fault {
 // kill9 kills one of the services; its supervisor starts it again.
 func (c *cluster) kill9(name string, victims ...*daemon) fault {
 	return fault{
-		name: "kill " + name, what: "kill -9, started again after " + c.timings.Restart.String(), weight: 2, load: 6, nap: time.Second,
+		name: "kill " + name, what: "kill -9, started again after " + c.timings.Restart.String(), weight: 2, load: 6, nap: c.timings.Nap,
 		begin: func(_ context.Context, r *rand.Rand) func() {
 			victims[r.IntN(len(victims))].kill()
 			return nil
@@ -45,7 +45,7 @@ func (c *cluster) kills() []fault {
 			},
 		},
 		{
-			name: "kill postgres", what: "kill -9 of all its processes, started again on its data", weight: 2, load: 6, nap: time.Second,
+			name: "kill postgres", what: "kill -9 of all its processes, started again on its data", weight: 2, load: 6, nap: c.timings.Nap,
 			begin: func(context.Context, *rand.Rand) func() {
 				c.storage.excuse() // one that starts just now cannot
 				c.postgres.Kill9()
@@ -59,7 +59,7 @@ func (c *cluster) kills() []fault {
 func (c *cluster) freezes() []fault {
 	return []fault{
 		{
-			name: "freeze worker", what: "SIGSTOP for longer than its lease", weight: 1, load: 6, nap: time.Second, lasts: c.timings.Worker,
+			name: "freeze worker", what: "SIGSTOP for longer than its lease", weight: 1, load: 6, nap: c.timings.Nap, lasts: c.timings.Worker,
 			begin: func(_ context.Context, r *rand.Rand) func() {
 				victim := c.workers[r.IntN(len(c.workers))]
 				victim.signal(syscall.SIGSTOP)
@@ -67,7 +67,7 @@ func (c *cluster) freezes() []fault {
 			},
 		},
 		{
-			name: "freeze executor", what: "SIGSTOP of the executor, whose programs run on", weight: 1, load: 6, nap: time.Second, lasts: c.timings.Outage,
+			name: "freeze executor", what: "SIGSTOP of the executor, whose programs run on", weight: 1, load: 6, nap: c.timings.Nap, lasts: c.timings.Outage,
 			begin: func(_ context.Context, r *rand.Rand) func() {
 				victim := c.runners[r.IntN(len(c.runners))]
 				victim.signal(syscall.SIGSTOP)
@@ -88,14 +88,14 @@ func (c *cluster) freezes() []fault {
 func (c *cluster) cuts() []fault {
 	return []fault{
 		{
-			name: "cut runs", what: "reset of all connections to an executor in mid-run", weight: 2, load: 6, nap: time.Second,
+			name: "cut runs", what: "reset of all connections to an executor in mid-run", weight: 2, load: 6, nap: c.timings.Nap,
 			begin: func(_ context.Context, r *rand.Rand) func() {
 				c.toRunner[r.IntN(len(c.toRunner))].cut()
 				return nil
 			},
 		},
 		{
-			name: "cut off worker", what: "nothing passes between a worker and storage, for longer than its lease", weight: 1, load: 6, nap: time.Second, lasts: c.timings.Worker,
+			name: "cut off worker", what: "nothing passes between a worker and storage, for longer than its lease", weight: 1, load: 6, nap: c.timings.Nap, lasts: c.timings.Worker,
 			begin: func(_ context.Context, r *rand.Rand) func() {
 				victim := c.toStore[r.IntN(len(c.toStore))]
 				victim.hold()
@@ -163,11 +163,11 @@ func (c *cluster) fill(name string) {
 func (c *cluster) others() []fault {
 	all := []fault{
 		{
-			name: control, what: "no fault: what the measure says of a healthy cluster", weight: 1, load: 6, nap: time.Second, alone: true,
+			name: control, what: "no fault: what the measure says of a healthy cluster", weight: 1, load: 6, nap: c.timings.Nap, alone: true,
 			begin: func(context.Context, *rand.Rand) func() { return nil },
 		},
 		{
-			name: "rolling restart", what: "SIGTERM of each service, one after the other", weight: 1, load: 6, nap: time.Second, alone: true,
+			name: "rolling restart", what: "SIGTERM of each service, one after the other", weight: 1, load: 6, nap: c.timings.Nap, alone: true,
 			begin: func(context.Context, *rand.Rand) func() {
 				for _, d := range c.daemons() {
 					require.NoError(c.t, d.renew(time.Minute))
@@ -181,7 +181,7 @@ func (c *cluster) others() []fault {
 	}
 	c.skewed = sync.OnceValue(func() string { return compileSkewed(c.t, c.dir) })
 	return append(all, fault{
-		name: "wrong clock", what: "a service runs with a wall clock that is an hour or a day off, ahead or behind", weight: 2, load: 6, nap: time.Second, lasts: c.timings.Outage, alone: true,
+		name: "wrong clock", what: "a service runs with a wall clock that is an hour or a day off, ahead or behind", weight: 2, load: 6, nap: c.timings.Nap, lasts: c.timings.Outage, alone: true,
 		begin: func(_ context.Context, r *rand.Rand) func() {
 			all := c.daemons()
 			victim := all[r.IntN(len(all))]

@@ -53,12 +53,13 @@ type timings struct {
 	Redis     time.Duration `json:"redis"`     // how long Redis is frozen
 	Outage    time.Duration `json:"outage"`    // how long other things last: a full disk, a slow or frozen database
 	Restart   time.Duration `json:"restart"`   // until what died is started again, as a supervisor would
+	Nap       time.Duration `json:"nap"`       // how long the programs take that are there to be lost
 }
 
 // usual are the timings of crucible's defaults; quick are those of -fast.
 var (
-	usual = timings{Lease: 15 * time.Second, Reconcile: 250 * time.Millisecond, Worker: 20 * time.Second, Redis: 45 * time.Second, Outage: 5 * time.Second, Restart: 500 * time.Millisecond}
-	quick = timings{Lease: 3 * time.Second, Reconcile: 100 * time.Millisecond, Worker: 4 * time.Second, Redis: 4 * time.Second, Outage: time.Second, Restart: 200 * time.Millisecond}
+	usual = timings{Lease: 15 * time.Second, Reconcile: 250 * time.Millisecond, Worker: 20 * time.Second, Redis: 45 * time.Second, Outage: 5 * time.Second, Restart: 500 * time.Millisecond, Nap: time.Second}
+	quick = timings{Lease: 3 * time.Second, Reconcile: 100 * time.Millisecond, Worker: 4 * time.Second, Redis: 4 * time.Second, Outage: time.Second, Restart: 200 * time.Millisecond, Nap: 500 * time.Millisecond}
 )
 
 // program is the built crucible.
@@ -116,6 +117,7 @@ func TestNothingIsLost(t *testing.T) {
 		c.inject(ctx, s, report)
 	}
 	c.load.finish(ctx, options.evaluations)
+	c.hunters.Wait()
 	require.NoError(t, context.Cause(ctx), "interrupted")
 	c.check(ctx, report)
 	c.stop()

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/crucible-eval/crucible/cmd/internal/client"
@@ -21,26 +20,15 @@ import (
 
 // poisons are programs that take down whoever runs them. No program can do that to the built crucible, as far as we
 // know, so the harness does it: whichever process has the program in hand is killed, each time, until the platform
-// gives it up.
+// gives it up. That takes several leases; other faults go on meanwhile.
 func (c *cluster) poisons() []fault {
 	poison := func(name, what string, hunt func(ctx context.Context, it *item)) fault {
 		return fault{
-			name: name, what: what, weight: 1, load: 4, nap: time.Second, alone: true,
+			name: name, what: what, weight: 1, load: 4, nap: c.timings.Nap, alone: true,
 			begin: func(ctx context.Context, _ *rand.Rand) func() {
-				ctx, cancel := context.WithTimeout(ctx, patience)
-				defer cancel()
-				all := c.load.burst(ctx, 1, poisonJob(name, c.load.count()))
-				if len(all) == 0 {
-					return nil
+				for _, it := range c.load.burst(ctx, 1, poisonJob(name, c.load.count())) {
+					c.hunters.Go(func() { hunt(ctx, it) })
 				}
-				var hunter sync.WaitGroup
-				hunting, over := context.WithCancel(ctx)
-				hunter.Go(func() { hunt(hunting, all[0]) })
-				if err := c.history.until(ctx, all[0].id, ended); err != nil {
-					c.load.problem("%s %s does not end", name, all[0].id)
-				}
-				over()
-				hunter.Wait()
 				return nil
 			},
 		}
@@ -58,6 +46,7 @@ func poisonJob(name string, n int) job {
 	mark := fmt.Sprintf("%s-%d", strings.ReplaceAll(name, " ", "-"), n)
 	spec := source("bash", "echo \"$1\"\nsleep 55\n", mark)
 	spec.Limits.WallMS = 60_000
+	spec.RetryPolicy = eval.PolicyAggressive
 	return job{kind: poisonKind, spec: spec, check: func(e client.Evaluation) error {
 		if e.Status != eval.Failed || e.Failure == nil {
 			return fmt.Errorf("want failed, got %s %s", e.Status, e.Verdict)
@@ -96,7 +85,7 @@ func (c *cluster) huntWorkers(ctx context.Context, it *item) {
 func (c *cluster) huntExecutors(ctx context.Context, it *item) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for !ended(c.history.of(it.id)) {
 		select {
 		case <-ctx.Done():
 			return
