@@ -170,12 +170,13 @@ func (c *cluster) checkDeadLetters(ctx context.Context, r *report) {
 	}
 }
 
-// checkQueue wants nothing left that a worker could still take.
+// checkQueue wants nothing left that waits for a worker. What was in the hand of a killed one is asynq's to take back,
+// which takes two minutes, and then no worker's to run.
 func (c *cluster) checkQueue(ctx context.Context, r *report) {
 	// Broken entries are swept away every ten seconds.
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		open, err := c.unfinished(ctx)
+		open, err := c.unfinished(ctx, "pending")
 		open = slices.DeleteFunc(open, func(key string) bool { return strings.Contains(key, "}:t:nobody-") })
 		if err == nil && len(open) == 0 {
 			return

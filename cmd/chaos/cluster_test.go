@@ -38,6 +38,7 @@ type cluster struct {
 	dir     string // logs, data, small disks
 	timings timings
 	colours bool
+	log     *os.File // what the run says, and more
 	began   time.Time
 
 	redis    *testkit.RedisServer
@@ -76,7 +77,10 @@ func newCluster(t testing.TB, ctx context.Context) *cluster {
 	if options.fast {
 		c.timings = quick
 	}
+	c.log, err = os.Create(filepath.Join(dir, "run.log"))
+	require.NoError(t, err)
 	t.Cleanup(func() {
+		_ = c.log.Close()
 		if t.Failed() || options.keep != "" {
 			fmt.Fprintf(os.Stderr, "the logs of all processes are in %s\n", dir)
 			return
@@ -157,7 +161,7 @@ func (c *cluster) startClients(ctx context.Context) {
 	c.store = remote.NewStore(c.storage.url, serviceToken, nil)
 	api, err := client.New(c.api.url, "", 2*inFlight)
 	require.NoError(c.t, err)
-	c.load = newLoad(api)
+	c.load = newLoad(api, c.say)
 	follower, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c.history, c.unseen = follow(follower, c.store), cancel
 	c.t.Cleanup(func() {
@@ -212,9 +216,13 @@ func (c *cluster) unwell() bool {
 
 // say tells those who watch the run how it goes.
 func (c *cluster) say(format string, args ...any) {
-	at := fmt.Sprintf("%7.1f s  ", time.Since(c.began).Seconds())
+	at, text := fmt.Sprintf("%7.1f s  ", time.Since(c.began).Seconds()), fmt.Sprintf(format, args...)
+	c.note("%s%s", at, text)
 	if c.colours {
 		at = "\x1b[2m" + at + "\x1b[0m"
 	}
-	fmt.Fprintf(os.Stderr, at+format+"\n", args...)
+	fmt.Fprintln(os.Stderr, at+text)
 }
+
+// note writes a line into the log of the run.
+func (c *cluster) note(format string, args ...any) { fmt.Fprintf(c.log, format+"\n", args...) }

@@ -117,13 +117,14 @@ func (c *cluster) inject(ctx context.Context, s strike, report *report) {
 	if healed {
 		since, ids = time.Now(), c.load.open()
 	}
-	samples, stuck := c.recovery(ctx, since, ids)
+	samples, slowest, stuck := c.recovery(ctx, since, ids)
 	report.add(s, samples)
 	longest := time.Duration(0)
 	if len(samples) > 0 {
 		longest = slices.Max(samples)
 	}
 	c.say("%3d/%d  %-40s %3d in flight, %6.2f s until all went on; %d accepted", report.Strikes, options.faults, s.name(), len(samples), longest.Seconds(), c.load.count())
+	c.note("at %s; the slowest, %s: %s", since.UTC().Format("15:04:05.000"), slowest, told(c.history.of(slowest)))
 	if len(stuck) > 0 {
 		c.load.problem("%v after %s these do not go on: %v", patience, s.name(), stuck)
 	}
@@ -131,8 +132,8 @@ func (c *cluster) inject(ctx context.Context, s strike, report *report) {
 }
 
 // recovery waits until all of these evaluations, except those that had ended before since, were claimed or have ended
-// after it, and returns how long each took.
-func (c *cluster) recovery(ctx context.Context, since time.Time, ids []eval.ID) (samples []time.Duration, stuck []eval.ID) {
+// after it, and returns how long each took, which took longest, and which did not get there.
+func (c *cluster) recovery(ctx context.Context, since time.Time, ids []eval.ID) (samples []time.Duration, slowest eval.ID, stuck []eval.ID) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, id := range ids {
@@ -148,9 +149,14 @@ func (c *cluster) recovery(ctx context.Context, since time.Time, ids []eval.ID) 
 			samples = append(samples, patience)
 		case !over:
 			samples = append(samples, at.Sub(since))
+		default:
+			continue
+		}
+		if samples[len(samples)-1] == slices.Max(samples) {
+			slowest = id
 		}
 	}
-	return samples, stuck
+	return samples, slowest, stuck
 }
 
 // chosen are the kinds that the flags ask for.

@@ -40,6 +40,7 @@ type item struct {
 // load submits programs and waits for their end, as clients do.
 type load struct {
 	api  *client.Client
+	say  func(format string, args ...any)
 	slot chan struct{} // one for each in flight
 	done sync.WaitGroup
 
@@ -54,9 +55,9 @@ type load struct {
 	once     sync.Once
 }
 
-func newLoad(api *client.Client) *load {
+func newLoad(api *client.Client, say func(format string, args ...any)) *load {
 	return &load{
-		api: api, slot: make(chan struct{}, inFlight), random: rand.New(rand.NewPCG(options.seed, 1)),
+		api: api, say: say, slot: make(chan struct{}, inFlight), random: rand.New(rand.NewPCG(options.seed, 1)),
 		byID: map[eval.ID]*item{}, halt: make(chan struct{}),
 	}
 }
@@ -278,6 +279,7 @@ func (l *load) problem(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.problems = append(l.problems, fmt.Sprintf(format, args...))
+	l.say("PROBLEM: "+format, args...)
 }
 
 // open lists the evaluations that have been accepted and, as far as clients know, have not ended.

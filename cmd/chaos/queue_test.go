@@ -47,12 +47,12 @@ func (c *cluster) tasks(ctx context.Context) ([]string, error) {
 	return keys, scan.Err()
 }
 
-// unfinished lists the tasks that wait or are in a worker's hand.
-func (c *cluster) unfinished(ctx context.Context) ([]string, error) {
+// unfinished lists the tasks of some lists: those that wait are pending, those in a worker's hand active.
+func (c *cluster) unfinished(ctx context.Context, lists ...string) ([]string, error) {
 	var keys []string
 	for _, queue := range task.Queues() {
 		prefix := "asynq:{" + queue + "}:"
-		for _, list := range []string{"pending", "active"} {
+		for _, list := range lists {
 			ids, err := c.queue.Client().LRange(ctx, prefix+list, 0, -1).Result()
 			if err != nil {
 				return nil, err
@@ -70,7 +70,7 @@ func (c *cluster) evict(ctx context.Context, r *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	open, err := c.unfinished(ctx)
+	open, err := c.unfinished(ctx, "pending", "active")
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (c *cluster) evict(ctx context.Context, r *rand.Rand) error {
 }
 
 func (c *cluster) corrupt(ctx context.Context, r *rand.Rand) error {
-	open, err := c.unfinished(ctx)
+	open, err := c.unfinished(ctx, "pending", "active")
 	if err != nil {
 		return err
 	}
