@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -77,6 +78,21 @@ func TestSubmitForLaterIsNotEnqueued(t *testing.T) {
 	r := p.post("/api/v1/evaluations", `{"language":"python","code":"1","run_at":"`+at+`"}`)
 	require.Equal(t, http.StatusAccepted, r.Code, r.Body)
 	require.Empty(t, p.queue.dispatches())
+}
+
+func TestADeadlineIsShown(t *testing.T) {
+	p := start(t)
+	r := p.post("/api/v1/evaluations", `{"language":"python","code":"1","expires_in":"1h30m"}`)
+	require.Equal(t, http.StatusAccepted, r.Code, r.Body)
+	var e struct {
+		ExpiresIn string    `json:"expires_in"`
+		CreatedAt time.Time `json:"created_at"`
+		ExpiresAt time.Time `json:"expires_at"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(r.Body), &e))
+	require.Equal(t, "1h30m0s", e.ExpiresIn)
+	require.Equal(t, 90*time.Minute, e.ExpiresAt.Sub(e.CreatedAt))
+	require.NotContains(t, p.post("/api/v1/evaluations", hello).Body, "expires")
 }
 
 func TestSubmitIsAcceptedWithoutTheQueue(t *testing.T) {

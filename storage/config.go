@@ -4,6 +4,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -69,6 +70,12 @@ func (c Config) check() (Config, error) {
 	}
 	if c.Backend != Postgres && c.DatabaseURL != "" {
 		bad = append(bad, eval.FieldError{Field: "database_url", Message: "is set, but the backend is " + c.Backend})
+	}
+	if c.Rules == (eval.Rules{}) {
+		c.Rules = eval.DefaultRules()
+	}
+	if err, ok := errors.AsType[*eval.Error](c.Rules.Check()); ok {
+		bad = append(bad, err.Fields...)
 	}
 	needsFolder := c.Backend == File || c.Backend == SQLite || c.Backend == Postgres && c.BlobsURL == ""
 	if needsFolder && c.DataDir == "" {

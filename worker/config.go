@@ -87,21 +87,22 @@ func (c Config) resolve(embedded bool) (Config, error) {
 		c.Name = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), strings.ToLower(rand.Text()[:6]))
 	}
 	for _, d := range []struct {
-		name  string
-		value *time.Duration
-		usual time.Duration
+		name         string
+		value        *time.Duration
+		usual, least time.Duration
 	}{
-		{"lease", &c.Lease, 15 * time.Second},
-		{"reconcile", &c.Reconcile, 250 * time.Millisecond},
-		{"again", &c.Again, 15 * time.Second},
-		{"check interval", &c.CheckInterval, look},
-		{"drain", &c.Drain, 30 * time.Second},
+		// Below these, stores and queues would do nothing but answer.
+		{"lease", &c.Lease, 15 * time.Second, 300 * time.Millisecond},
+		{"reconcile", &c.Reconcile, 250 * time.Millisecond, 10 * time.Millisecond},
+		{"again", &c.Again, 15 * time.Second, time.Second},
+		{"check interval", &c.CheckInterval, look, time.Millisecond},
+		{"drain", &c.Drain, 30 * time.Second, 0},
 	} {
 		if *d.value == 0 {
 			*d.value = d.usual
 		}
-		if *d.value < 0 {
-			return c, fmt.Errorf("worker: %s is %v: it must be positive", d.name, *d.value)
+		if *d.value < d.least {
+			return c, fmt.Errorf("worker: %s is %v: it must be at least %v", d.name, *d.value, d.least)
 		}
 	}
 	if c.Beat == 0 {

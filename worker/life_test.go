@@ -158,6 +158,10 @@ func TestAWorkerRefusesSettingsThatCannotWork(t *testing.T) {
 	for name, cfg := range map[string]worker.Config{
 		"beat too slow":        {Lease: 3 * time.Second, Beat: 2 * time.Second},
 		"negative lease":       {Lease: -1},
+		"lease of nothing":     {Lease: time.Millisecond},
+		"beat beyond lease":    {Lease: 3 * time.Second, Beat: time.Minute},
+		"reconcile always":     {Reconcile: 1},
+		"negative drain":       {Drain: -1},
 		"negative beat":        {Beat: -1},
 		"negative concurrency": {Concurrency: -1},
 	} {

@@ -27,6 +27,7 @@ type Evaluation struct {
 	FinishedAt        *time.Time `json:"finished_at,omitempty"`
 	QueueMS           *float64   `json:"queue_ms,omitempty"`
 	NextTryAt         *time.Time `json:"next_try_at,omitempty"` // queued again after a failure
+	ExpiresAt         *time.Time `json:"expires_at,omitempty"`
 	CancelRequestedAt *time.Time `json:"cancel_requested_at,omitempty"`
 
 	Worker   string        `json:"worker,omitempty"`
@@ -117,7 +118,7 @@ func view(e eval.Evaluation) Evaluation {
 	v := Evaluation{
 		ID: e.ID, Status: e.Status, Verdict: e.Verdict, Cause: e.Cause, Attempt: e.Attempt,
 		Spec: e.Spec, BatchID: e.BatchID, RetryOf: e.RetryOf, Client: e.Client,
-		CreatedAt: e.CreatedAt, StartedAt: e.StartedAt, FinishedAt: e.FinishedAt, CancelRequestedAt: e.CancelRequestedAt,
+		CreatedAt: e.CreatedAt, StartedAt: e.StartedAt, FinishedAt: e.FinishedAt, ExpiresAt: e.ExpiresAt, CancelRequestedAt: e.CancelRequestedAt,
 		Worker: e.Worker, Executor: e.Executor, Failure: e.Failure, Reason: e.Reason,
 		Links: Links{Self: pathOf(e.ID), Events: pathOf(e.ID) + "/events"},
 	}

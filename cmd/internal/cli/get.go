@@ -86,6 +86,9 @@ func printEvaluation(s *session, e client.Evaluation) error {
 	if e.NextTryAt != nil {
 		line("next try", e.NextTryAt.Local().Format(time.RFC3339))
 	}
+	if e.ExpiresAt != nil && !e.Status.Terminal() {
+		line("deadline", e.ExpiresAt.Local().Format(time.RFC3339))
+	}
 	if r := e.Result; r != nil {
 		if r.ExitCode != nil {
 			line("exit code", fmt.Sprint(*r.ExitCode))

@@ -41,12 +41,13 @@ type SubmitCmd struct {
 	MaxOutput config.Size   `group:"Limits" placeholder:"1MiB" help:"Output: each of stdout and stderr."`
 	Disk      config.Size   `group:"Limits" placeholder:"64MiB" help:"The work folder."`
 
-	Priority       string   `help:"Which queue: critical, high, default or low."`
-	RetryPolicy    string   `placeholder:"NAME" help:"What to do when the platform fails: default, aggressive, conservative or quota_exceeded."`
-	MinIsolation   string   `placeholder:"LEVEL" help:"Refuse a sandbox weaker than this."`
-	Warm           string   `placeholder:"MODE" help:"Go no further than this to spare the start of the interpreter: off, prestart or fork."`
-	Tag            []string `help:"A tag to find it by. May be repeated."`
-	IdempotencyKey string   `placeholder:"KEY" help:"The same key and program again give the same evaluation for a day."`
+	Priority       string        `help:"Which queue: critical, high, default or low."`
+	RetryPolicy    string        `placeholder:"NAME" help:"What to do when the platform fails: default, aggressive, conservative or quota_exceeded."`
+	ExpiresIn      time.Duration `placeholder:"90s" help:"Fail it when it has not ended after this time."`
+	MinIsolation   string        `placeholder:"LEVEL" help:"Refuse a sandbox weaker than this."`
+	Warm           string        `placeholder:"MODE" help:"Go no further than this to spare the start of the interpreter: off, prestart or fork."`
+	Tag            []string      `help:"A tag to find it by. May be repeated."`
+	IdempotencyKey string        `placeholder:"KEY" help:"The same key and program again give the same evaluation for a day."`
 }
 
 // Run implements a kong command.
@@ -109,7 +110,7 @@ func (c *SubmitCmd) run(s *session) error {
 // spec makes the request of the flags.
 func (c *SubmitCmd) spec(s *session, api *client.Client) (eval.Spec, error) {
 	spec := eval.Spec{
-		Priority: eval.Priority(c.Priority), RetryPolicy: c.RetryPolicy, Tags: c.Tag,
+		Priority: eval.Priority(c.Priority), RetryPolicy: c.RetryPolicy, ExpiresIn: eval.Duration(c.ExpiresIn), Tags: c.Tag,
 		Program: eval.Program{
 			Args: append(slices.Clone(c.Arg), c.Args...), Env: c.Env, MinIsolation: c.MinIsolation, Warm: eval.Warm(c.Warm),
 			Limits: eval.Limits{

@@ -25,6 +25,7 @@ type Evaluation struct {
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 	QueueMS    *float64   `json:"queue_ms,omitempty"`
 	NextTryAt  *time.Time `json:"next_try_at,omitempty"`
+	ExpiresAt  *time.Time `json:"expires_at,omitempty"`
 
 	Worker   string        `json:"worker,omitempty"`
 	Executor string        `json:"executor,omitempty"`

@@ -25,6 +25,7 @@ type AllInOneConfig struct {
 	Keys
 	Sandbox
 	Grants
+	Life
 	Work
 	Stop
 }
@@ -38,7 +39,7 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 	if err != nil {
 		return nil, err
 	}
-	backend, err := p.openStorage(ctx, cfg.Keep, true, rt.Logger)
+	backend, err := p.openStorage(ctx, cfg.Keep, cfg.Life, true, rt.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +116,8 @@ func executorConfig(cfg Sandbox, policy eval.Policy, rt *Runtime) executor.Confi
 
 func workerConfig(cfg Work, stop Stop, rt *Runtime) worker.Config {
 	return worker.Config{
-		Version: rt.Version, Concurrency: cfg.Concurrency, Lease: cfg.Lease, Reconcile: cfg.ReconcileEvery, Drain: stop.DrainTimeout,
+		Version: rt.Version, Concurrency: cfg.Concurrency, Lease: cfg.Lease, Beat: cfg.Beat,
+		Reconcile: cfg.ReconcileEvery, Again: cfg.Again, Drain: stop.DrainTimeout,
 	}
 }
 

@@ -95,11 +95,12 @@ func (k Keep) Storage(autoMigrate bool) (storage.Config, error) {
 }
 
 // openStorage takes the data folder and opens what is in it.
-func (p *Platform) openStorage(ctx context.Context, k Keep, autoMigrate bool, log *slog.Logger) (*storage.Backend, error) {
+func (p *Platform) openStorage(ctx context.Context, k Keep, life Life, autoMigrate bool, log *slog.Logger) (*storage.Backend, error) {
 	cfg, err := k.Storage(autoMigrate)
 	if err != nil {
 		return nil, err
 	}
+	cfg.Rules = life.Rules()
 	if cfg.DataDir != "" {
 		release, err := lock(cfg.DataDir)
 		if err != nil {

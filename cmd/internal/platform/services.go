@@ -179,6 +179,7 @@ type StorageConfig struct {
 	Log
 	Keep
 	AutoMigrate bool `group:"Storage" env:"CRUCIBLE_AUTO_MIGRATE" help:"Bring a PostgreSQL database up to date at the start. Otherwise that is the work of crucible migrate."`
+	Life
 	Door
 	Token
 	Stop
@@ -188,7 +189,7 @@ type StorageConfig struct {
 func Storage(ctx context.Context, cfg StorageConfig, rt *Runtime) (_ *Platform, err error) {
 	p := &Platform{rt: rt}
 	defer p.abandon(ctx, &err)
-	backend, err := p.openStorage(ctx, cfg.Keep, cfg.AutoMigrate, rt.Logger)
+	backend, err := p.openStorage(ctx, cfg.Keep, cfg.Life, cfg.AutoMigrate, rt.Logger)
 	if err != nil {
 		return nil, err
 	}

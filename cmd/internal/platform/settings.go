@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/crucible-eval/crucible/executor"
@@ -68,11 +69,29 @@ func (s Sandbox) Executor() executor.Config {
 	}
 }
 
+// Life is by which numbers evaluations live.
+type Life struct {
+	PoisonAfter int           `group:"Life" env:"CRUCIBLE_POISON_AFTER" default:"3" help:"Give up an evaluation that took down this many workers or executors while nothing else ran there."`
+	MaxLost     int           `group:"Life" env:"CRUCIBLE_MAX_LOST" default:"10" help:"Give up an evaluation whose worker or executor vanished this often, whoever is to blame."`
+	FullFor     time.Duration `group:"Life" env:"CRUCIBLE_FULL_FOR" default:"24h" help:"How long an evaluation may wait for a free slot, after it was to run."`
+	FirstLook   time.Duration `group:"Life" env:"CRUCIBLE_FIRST_LOOK" default:"5s" help:"When to check for the first time that an accepted evaluation is in the queue."`
+}
+
+// Rules are the settings as a store takes them; what is left out is as eval.DefaultRules has it.
+func (l Life) Rules() eval.Rules {
+	r := eval.DefaultRules()
+	r.PoisonAfter, r.MaxLost = cmp.Or(l.PoisonAfter, r.PoisonAfter), cmp.Or(l.MaxLost, r.MaxLost)
+	r.FullFor, r.FirstLook = cmp.Or(l.FullFor, r.FullFor), cmp.Or(l.FirstLook, r.FirstLook)
+	return r
+}
+
 // Work is how workers work.
 type Work struct {
 	Concurrency    int           `group:"Work" env:"CRUCIBLE_CONCURRENCY" default:"0" help:"How many evaluations a worker has in hand at once. 0: as many as its executors have slots."`
-	Lease          time.Duration `group:"Work" env:"CRUCIBLE_LEASE" default:"15s" help:"How long an evaluation stays with a worker that is not heard of."`
+	Lease          time.Duration `group:"Work" env:"CRUCIBLE_LEASE" default:"15s" help:"How long an evaluation stays with a worker that is not heard of. A worker that is killed delays its evaluations by this."`
+	Beat           time.Duration `group:"Work" env:"CRUCIBLE_BEAT" default:"0" help:"How often a worker renews the lease of what it runs: at most a third of the lease. 0: a third."`
 	ReconcileEvery time.Duration `group:"Work" env:"CRUCIBLE_RECONCILE_EVERY" default:"250ms" help:"How often a worker looks for evaluations that were forgotten."`
+	Again          time.Duration `group:"Work" env:"CRUCIBLE_AGAIN" default:"15s" help:"How long an evaluation that was put into the queue is trusted to be there."`
 }
 
 // Stop is how a program ends.
