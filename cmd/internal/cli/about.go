@@ -3,9 +3,6 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
@@ -114,74 +111,6 @@ func printIsolation(s *session, iso eval.Isolation) error {
 		}
 	}
 	return table(s.stdout, "", rows)
-}
-
-// DeadLettersCmd is about what the platform gave up on.
-type DeadLettersCmd struct {
-	List   DeadLettersListCmd   `cmd:"" default:"withargs" help:"List them, the newest first (the default)."`
-	Retry  DeadLettersRetryCmd  `cmd:"" help:"Run them again."`
-	Delete DeadLettersDeleteCmd `cmd:"" help:"Take them from the list; the evaluations stay."`
-}
-
-const deadLetters = "/api/v1/dead-letters"
-
-// DeadLettersListCmd lists dead letters.
-type DeadLettersListCmd struct {
-	remote
-	Limit int `default:"50" help:"How many, 1 to 500."`
-}
-
-// Run implements a kong command.
-func (c *DeadLettersListCmd) Run(s *session) error {
-	api, err := c.open(1)
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	var out eval.DeadLetterPage
-	if err := api.Ask(s.ctx, deadLetters, url.Values{"limit": {strconv.Itoa(c.Limit)}}, &out); err != nil {
-		return err
-	}
-	if s.json {
-		return writeJSON(s.stdout, out)
-	}
-	var rows [][]string
-	for _, d := range out.DeadLetters {
-		rows = append(rows, []string{string(d.ID), d.Language, ago(d.FailedAt), fmt.Sprint(d.Attempts), string(d.Failure.Kind), d.Failure.Message})
-	}
-	return table(s.stdout, "ID\tLANGUAGE\tFAILED\tATTEMPTS\tKIND\tREASON", rows)
-}
-
-// DeadLettersRetryCmd runs dead letters again.
-type DeadLettersRetryCmd struct {
-	remote
-	IDs []eval.ID `arg:"" name:"id" help:"Which."`
-}
-
-// Run implements a kong command.
-func (c *DeadLettersRetryCmd) Run(s *session) error {
-	return (&RetryCmd{remote: c.remote, IDs: c.IDs}).Run(s)
-}
-
-// DeadLettersDeleteCmd takes dead letters from the list.
-type DeadLettersDeleteCmd struct {
-	remote
-	IDs []eval.ID `arg:"" name:"id" help:"Which."`
-}
-
-// Run implements a kong command.
-func (c *DeadLettersDeleteCmd) Run(s *session) error {
-	api, err := c.open(1)
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	for _, id := range c.IDs {
-		if err := api.Order(s.ctx, http.MethodDelete, deadLetters+"/"+string(id), nil, nil); err != nil {
-			return fmt.Errorf("%s: %w", id, err)
-		}
-	}
-	return nil
 }
 
 // VersionCmd prints the version.

@@ -152,15 +152,11 @@ func printable(b []byte) string {
 // ListCmd lists evaluations.
 type ListCmd struct {
 	remote
-	Status   []eval.Status  `help:"Only these: queued, running, completed, failed, cancelled."`
-	Verdict  []eval.Verdict `help:"Only these, such as accepted or time_limit."`
-	Language string         `help:"Only this language."`
-	Tag      string         `help:"Only with this tag."`
-	Batch    string         `help:"Only of this batch."`
-	Client   string         `help:"Only of the client with this name."`
-	Since    string         `placeholder:"TIME" help:"Only created at or after this time (RFC 3339), or so long ago (1h)."`
-	Limit    int            `short:"n" default:"20" help:"How many, 1 to 500."`
-	Cursor   string         `help:"Where to go on: next of the page before."`
+	filter
+	Status  []eval.Status  `help:"Only these: queued, running, completed, failed, cancelled."`
+	Verdict []eval.Verdict `help:"Only these, such as accepted or time_limit."`
+	Limit   int            `short:"n" default:"20" help:"How many, 1 to 500."`
+	Cursor  string         `help:"Where to go on: next of the page before."`
 }
 
 // Run implements a kong command.
@@ -205,27 +201,19 @@ func listRow(e client.Evaluation) []string {
 }
 
 func (c *ListCmd) query() (url.Values, error) {
-	q := url.Values{"limit": {strconv.Itoa(c.Limit)}}
+	q, err := c.values()
+	if err != nil {
+		return nil, err
+	}
+	q.Set("limit", strconv.Itoa(c.Limit))
 	for _, v := range c.Status {
 		q.Add("status", string(v))
 	}
 	for _, v := range c.Verdict {
 		q.Add("verdict", string(v))
 	}
-	for name, v := range map[string]string{"language": c.Language, "tag": c.Tag, "batch": c.Batch, "client": c.Client, "cursor": c.Cursor} {
-		if v != "" {
-			q.Set(name, v)
-		}
-	}
-	if c.Since != "" {
-		at, err := time.Parse(time.RFC3339, c.Since)
-		if d, dErr := time.ParseDuration(c.Since); dErr == nil {
-			at, err = time.Now().Add(-d), nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("--since %q is neither a time such as 2026-01-31T12:00:00Z nor a duration such as 1h", c.Since)
-		}
-		q.Set("since", at.UTC().Format(time.RFC3339Nano))
+	if c.Cursor != "" {
+		q.Set("cursor", c.Cursor)
 	}
 	return q, nil
 }
@@ -312,66 +300,4 @@ func (c *LogsCmd) Run(s *session) error {
 	}
 	_, err = t.follow(s, e, true)
 	return err
-}
-
-// CancelCmd ends evaluations.
-type CancelCmd struct {
-	remote
-	IDs    []eval.ID `arg:"" name:"id" help:"Which."`
-	Reason string    `help:"Why; it is kept with them."`
-}
-
-// Run implements a kong command.
-func (c *CancelCmd) Run(s *session) error {
-	return eachID(s, c.remote, c.IDs, func(api *client.Client, id eval.ID) (client.Evaluation, error) {
-		return api.Cancel(s.ctx, id, c.Reason)
-	})
-}
-
-// RetryCmd runs failed evaluations again.
-type RetryCmd struct {
-	remote
-	IDs []eval.ID `arg:"" name:"id" help:"Which."`
-}
-
-// Run implements a kong command.
-func (c *RetryCmd) Run(s *session) error {
-	return eachID(s, c.remote, c.IDs, func(api *client.Client, id eval.ID) (client.Evaluation, error) {
-		return api.Retry(s.ctx, id)
-	})
-}
-
-// eachID does something to several evaluations. One that fails does not stop
-// the others; the exit code tells.
-func eachID(s *session, r remote, ids []eval.ID, do func(*client.Client, eval.ID) (client.Evaluation, error)) error {
-	api, err := r.open(1)
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	done, failed := []client.Evaluation{}, 0
-	for _, id := range ids {
-		e, err := do(api, id)
-		if err != nil {
-			if _, ok := err.(*client.Unreachable); ok || s.ctx.Err() != nil {
-				return err
-			}
-			failed++
-			fmt.Fprintf(s.stderr, "crucible: %s: %s\n", id, explain(err))
-			continue
-		}
-		done = append(done, e)
-		if !s.json {
-			fmt.Fprintf(s.stdout, "%s  %s\n", e.ID, e.Status)
-		}
-	}
-	if s.json {
-		if err := writeJSON(s.stdout, map[string]any{"evaluations": done}); err != nil {
-			return err
-		}
-	}
-	if failed > 0 {
-		return exitCode(exitError)
-	}
-	return nil
 }
