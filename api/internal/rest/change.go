@@ -103,7 +103,7 @@ func (a *API) cancelMany(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	bad := append(req.check(len(req.Status) > 0 || req.filtered(), "batch, tag, language, status, since, until"), badReason(req.Reason)...)
+	bad := append(req.check(len(req.Status) > 0 || req.filtered(), "batch, tag, language, client, status, since, until"), badReason(req.Reason)...)
 	for i, s := range req.Status {
 		if s != eval.Queued && s != eval.Running {
 			bad = append(bad, eval.FieldError{Field: fmt.Sprintf("status[%d]", i), Message: fmt.Sprintf("%q is not queued or running: only those can be cancelled", clip(string(s)))})
@@ -118,7 +118,7 @@ func (a *API) cancelMany(c echo.Context) error {
 			req.Status = []eval.Status{eval.Queued, eval.Running}
 		}
 		page, err := a.Store.List(ctx, eval.Query{
-			Project: eval.DefaultProject, Status: req.Status, Language: a.language(req.Language), Tag: req.Tag, Batch: req.Batch,
+			Project: eval.DefaultProject, Status: req.Status, Language: a.language(req.Language), Tag: req.Tag, Batch: req.Batch, Client: req.Client,
 			Since: req.Since, Until: req.Until, Limit: req.Limit, Cursor: req.Cursor,
 		})
 		if err != nil {

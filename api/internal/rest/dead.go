@@ -25,7 +25,7 @@ func (a *API) listDeadLetters(c echo.Context) error {
 	q := query(c)
 	sel := eval.DeadLetterQuery{
 		Project: eval.DefaultProject, Kind: words(q, "kind", kinds()), Language: a.language(q.one("language")),
-		Tag: q.one("tag"), Batch: q.one("batch"), Since: q.time("since"), Until: q.time("until"),
+		Tag: q.one("tag"), Batch: q.one("batch"), Client: q.one("client"), Since: q.time("since"), Until: q.time("until"),
 		Limit: q.limit(), Cursor: q.one("cursor"),
 	}
 	if sel.Batch != "" && !validID(sel.Batch) {
@@ -97,7 +97,7 @@ type deadSelection struct {
 }
 
 func (r *deadSelection) validate() error {
-	bad := r.check(r.Kind != "" || r.filtered(), "kind, language, tag, batch, since, until")
+	bad := r.check(r.Kind != "" || r.filtered(), "kind, language, tag, batch, client, since, until")
 	if r.Kind != "" && !slices.Contains(kinds(), r.Kind) {
 		bad = append(bad, eval.FieldError{Field: "kind", Message: `"` + clip(string(r.Kind)) + `" is not one of ` + listed(kinds())})
 	}
@@ -123,7 +123,7 @@ func (a *API) selectDead(c echo.Context) (ids []eval.ID, found []eval.DeadLetter
 		return req.IDs, found, "", err
 	}
 	q := eval.DeadLetterQuery{
-		Project: eval.DefaultProject, Language: a.language(req.Language), Tag: req.Tag, Batch: req.Batch,
+		Project: eval.DefaultProject, Language: a.language(req.Language), Tag: req.Tag, Batch: req.Batch, Client: req.Client,
 		Since: req.Since, Until: req.Until, Limit: req.Limit, Cursor: req.Cursor,
 	}
 	if req.Kind != "" {

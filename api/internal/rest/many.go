@@ -20,6 +20,7 @@ type selection struct {
 	Language string    `json:"language"`
 	Tag      string    `json:"tag"`
 	Batch    string    `json:"batch"`
+	Client   string    `json:"client"`
 	Since    time.Time `json:"since"`
 	Until    time.Time `json:"until"`
 	All      bool      `json:"all"`    // select without a filter
@@ -29,7 +30,7 @@ type selection struct {
 
 // filtered tells whether a filter that all lists have is given.
 func (s *selection) filtered() bool {
-	return s.Language != "" || s.Tag != "" || s.Batch != "" || !s.Since.IsZero() || !s.Until.IsZero()
+	return s.Language != "" || s.Tag != "" || s.Batch != "" || s.Client != "" || !s.Since.IsZero() || !s.Until.IsZero()
 }
 
 // check fills in the limit and tells what is wrong. filtered says whether a

@@ -254,6 +254,7 @@ type DeadLetter struct {
 	Language string       `json:"language"`
 	Tags     []string     `json:"tags,omitempty"`
 	BatchID  string       `json:"batch_id,omitempty"`
+	Client   string       `json:"client,omitempty"`
 	Failure  eval.Failure `json:"failure"`
 	Attempts int          `json:"attempts"`
 	FailedAt time.Time    `json:"failed_at"`
@@ -262,6 +263,6 @@ type DeadLetter struct {
 
 func viewDeadLetter(d eval.DeadLetter) DeadLetter {
 	at := pathOf(d.ID)
-	return DeadLetter{d.ID, d.Language, d.Tags, d.BatchID, d.Failure, d.Attempts, d.FailedAt,
+	return DeadLetter{d.ID, d.Language, d.Tags, d.BatchID, d.Client, d.Failure, d.Attempts, d.FailedAt,
 		Links{Self: at, Events: at + "/events", Retry: "/api/v1/dead-letters/" + string(d.ID) + "/retry"}}
 }
