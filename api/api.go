@@ -18,6 +18,7 @@ import (
 
 	"github.com/crucible-eval/crucible/api/internal/catalog"
 	"github.com/crucible-eval/crucible/api/internal/live"
+	"github.com/crucible-eval/crucible/api/internal/measure"
 	"github.com/crucible-eval/crucible/api/internal/monitor"
 	"github.com/crucible-eval/crucible/api/internal/page"
 	"github.com/crucible-eval/crucible/api/internal/rest"
@@ -78,6 +79,10 @@ type Service struct {
 // each waits for ends after five seconds.
 const loopBound = 30 * time.Second
 
+// measureBound is loopBound for the measurer, which rests longer where
+// counting is slow.
+const measureBound = 5 * time.Minute
+
 // New returns an API that is ready to start.
 func New(cfg Config, d Deps) (*Service, error) {
 	cfg = cfg.withDefaults()
@@ -111,13 +116,22 @@ func New(cfg Config, d Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("api metrics: %w", err)
 	}
+	sources := measure.Sources{Store: d.Store, Roster: d.Roster, Executors: known}
 	o := rest.Options{
 		Store: d.Store, Blobs: d.Blobs, Queue: d.Queue, Output: d.Output, Roster: d.Roster, Storage: d.StorageInfo,
 		Hub: hub, Catalog: known, Policy: d.Policy, Log: log, Metrics: metrics, Version: d.Version, Draining: server.Draining(), NewWork: server.NewWork,
 		BatchBodyLimit: cfg.BatchBodyLimit, MaxWait: cfg.MaxWait, MaxWaiters: cfg.MaxWaiters, MaxStreams: cfg.MaxStreams,
 	}
 	if d.Redis != nil {
-		o.Queues = task.NewInspector(d.Redis)
+		inspector := task.NewInspector(d.Redis)
+		o.Queues, sources.Queues = inspector, inspector
+		if err := d.Registry.Register(inspector); err != nil {
+			return nil, fmt.Errorf("api metrics: %w", err)
+		}
+	}
+	measurer, err := measure.New(sources, d.Registry)
+	if err != nil {
+		return nil, fmt.Errorf("api metrics: %w", err)
 	}
 	routes := rest.New(o)
 	routes.Routes(server.Echo())
@@ -131,7 +145,8 @@ func New(cfg Config, d Deps) (*Service, error) {
 		s.monitor = monitor.New(d.Redis.ConnOpt(), cfg.MonitorReadOnly)
 		s.monitor.Routes(server.Echo())
 	}
-	s.Group = service.NewGroup(log, service.NewLoop("catalog", loopBound, known.Run), service.NewLoop("live", loopBound, hub.Run), server)
+	s.Group = service.NewGroup(log, service.NewLoop("catalog", loopBound, known.Run), service.NewLoop("live", loopBound, hub.Run),
+		service.NewLoop("measurer", measureBound, measurer.Run), server)
 	return s, nil
 }
 

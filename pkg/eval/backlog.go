@@ -7,6 +7,7 @@ import (
 
 // Backlog counts what waits and what runs, over all projects.
 type Backlog struct {
+	At         time.Time `json:"at"`         // now, by the store's clock
 	Priorities []Waiting `json:"priorities"` // all, the most urgent first
 	Clients    int64     `json:"clients"`    // clients of whom something waits that is due
 }
@@ -41,8 +42,8 @@ func (w *Waiting) wait(since *time.Time) {
 }
 
 // NewBacklog returns one in which nothing waits.
-func NewBacklog() Backlog {
-	var b Backlog
+func NewBacklog(now time.Time) Backlog {
+	b := Backlog{At: StoreTime(now)}
 	for _, p := range Priorities() {
 		b.Priorities = append(b.Priorities, Waiting{Priority: p})
 	}
@@ -58,7 +59,7 @@ func (b *Backlog) Set(w Waiting) {
 
 // Add counts an evaluation that has not ended, and says whether it waits and
 // is due. Stores in SQL count by the same rule.
-func (b *Backlog) Add(e Evaluation, now time.Time) (waits bool) {
+func (b *Backlog) Add(e Evaluation) (waits bool) {
 	i := slices.IndexFunc(b.Priorities, func(w Waiting) bool { return w.Priority == e.Spec.Priority })
 	if i < 0 {
 		return false
@@ -68,7 +69,7 @@ func (b *Backlog) Add(e Evaluation, now time.Time) (waits bool) {
 	case e.Status == Running:
 		w.Running++
 		return false
-	case e.Spec.RunAt != nil && e.Spec.RunAt.After(now), e.DispatchedAt == nil && later != nil && later.After(now):
+	case e.Spec.RunAt != nil && e.Spec.RunAt.After(b.At), e.DispatchedAt == nil && later != nil && later.After(b.At):
 		w.Later++
 		return false
 	case e.DispatchedAt != nil:

@@ -111,12 +111,13 @@ func (s *Store) Attempts(ctx context.Context, key eval.Key) (attempts []eval.Att
 
 // Backlog implements [eval.Scheduler].
 func (s *Store) Backlog(ctx context.Context) (eval.Backlog, error) {
-	b := eval.NewBacklog()
+	var b eval.Backlog
 	err := s.read(ctx, func() {
-		now, clients := s.now(), map[string]bool{}
+		b = eval.NewBacklog(s.now())
+		clients := map[string]bool{}
 		for _, records := range []map[eval.Key]*record{s.queued, s.running} {
 			for _, r := range records {
-				if b.Add(r.eval, now) {
+				if b.Add(r.eval) {
 					clients[r.eval.Client] = true
 				}
 			}

@@ -136,6 +136,14 @@ func (c *Catalog) States(ctx context.Context) []State {
 	return slices.Clone(states)
 }
 
+// Last returns every executor as it was when it was last asked, without
+// asking; none before the first time.
+func (c *Catalog) Last() []State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.states)
+}
+
 func ask(ctx context.Context, e Executor) State {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

@@ -50,7 +50,7 @@ func testScheduler(t *testing.T, open OpenStore) {
 				require.NoError(f, err)
 				return b
 			}
-			same(f, eval.NewBacklog(), backlog())
+			same(f, eval.NewBacklog(f.clock.Now()), backlog())
 			first := f.create(func(e *eval.Evaluation) { e.Client = "a" })
 			f.clock.Advance(time.Second)
 			f.create(func(e *eval.Evaluation) { e.Client, e.Project = "b", "other" })
@@ -59,7 +59,7 @@ func testScheduler(t *testing.T, open OpenStore) {
 			f.create(func(e *eval.Evaluation) { e.Client, e.Spec.RunAt = "c", &at })
 			f.claim(f.create(func(e *eval.Evaluation) { e.Client = "d" }).Key)
 			f.failed(eval.KindInvalid)
-			want := eval.NewBacklog()
+			want := eval.NewBacklog(f.clock.Now())
 			want.Clients = 2
 			want.Priorities[0] = eval.Waiting{Priority: eval.PriorityCritical, Dispatched: 1, Since: new(f.clock.Now())}
 			want.Priorities[2] = eval.Waiting{Priority: eval.PriorityDefault, Dispatched: 2, Later: 1, Running: 1, Since: new(first.CreatedAt)}

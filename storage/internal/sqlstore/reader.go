@@ -233,7 +233,8 @@ FROM active GROUP BY priority`
 
 // Backlog implements [eval.Scheduler].
 func (s *Store) Backlog(ctx context.Context) (eval.Backlog, error) {
-	b, now := eval.NewBacklog(), s.now().UnixMicro()
+	b := eval.NewBacklog(s.now())
+	now := b.At.UnixMicro()
 	err := s.look(ctx, func(r *sql.Rows) error {
 		var (
 			w      eval.Waiting
