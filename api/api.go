@@ -129,7 +129,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 			return nil, fmt.Errorf("api metrics: %w", err)
 		}
 	}
-	measurer, err := measure.New(sources, d.Registry)
+	measurer, err := measure.New(cfg.MeasureEvery, sources, d.Registry)
 	if err != nil {
 		return nil, fmt.Errorf("api metrics: %w", err)
 	}

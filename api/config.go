@@ -20,6 +20,7 @@ const (
 	DefaultMaxWait        = 60 * time.Second
 	DefaultMaxStreams     = 1000
 	DefaultMaxWaiters     = 10_000
+	DefaultMeasureEvery   = 5 * time.Second
 )
 
 // Config is what an operator decides about the API. Zero values are the
@@ -46,6 +47,10 @@ type Config struct {
 	MaxWaiters     int           // requests with ?wait= at once; beyond it 503
 	MaxStreams     int           // event streams at once; beyond it 503
 
+	// MeasureEvery is how often the backlog, the queue, workers and executors
+	// are counted for /metrics.
+	MeasureEvery time.Duration
+
 	// MonitorReadOnly makes /monitor show and not change the queues.
 	MonitorReadOnly bool
 }
@@ -56,6 +61,7 @@ func (c Config) withDefaults() Config {
 	c.BatchBodyLimit = cmp.Or(c.BatchBodyLimit, int64(DefaultBatchBodyLimit))
 	c.MaxWait = cmp.Or(c.MaxWait, DefaultMaxWait)
 	c.MaxWaiters = cmp.Or(c.MaxWaiters, DefaultMaxWaiters)
+	c.MeasureEvery = cmp.Or(c.MeasureEvery, DefaultMeasureEvery)
 	c.MaxStreams = cmp.Or(c.MaxStreams, DefaultMaxStreams)
 	return c
 }

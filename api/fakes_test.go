@@ -182,3 +182,10 @@ func spec(t testing.TB) eval.Spec {
 	require.Empty(t, bad)
 	return granted
 }
+
+func (s *brokenStore) Backlog(ctx context.Context) (eval.Backlog, error) {
+	if err := s.problem(); err != nil {
+		return eval.Backlog{}, err
+	}
+	return s.Store.Backlog(ctx)
+}

@@ -87,7 +87,7 @@ func (b *Backlog) Add(e Evaluation) (waits bool) {
 func (e Evaluation) waitsSince() *time.Time {
 	switch {
 	case e.Attempt == 0:
-		return ptr(e.due())
+		return ptr(e.Due())
 	case e.DispatchedAt != nil:
 		return e.DispatchedAt
 	default:

@@ -222,8 +222,8 @@ func (e Evaluation) Expire(now time.Time) (c Change, ok bool) {
 
 func (e Evaluation) expired(now time.Time) bool { return e.ExpiresAt != nil && !e.ExpiresAt.After(now) }
 
-// due is when it was to run at first.
-func (e Evaluation) due() time.Time {
+// Due is when it was to run at first: when it was accepted, or its run_at.
+func (e Evaluation) Due() time.Time {
 	if e.Spec.RunAt != nil && e.Spec.RunAt.After(e.CreatedAt) {
 		return *e.Spec.RunAt
 	}
@@ -282,7 +282,7 @@ func (e Evaluation) failed(attempt *Attempt, f Failure, after time.Duration, now
 		if delay == 0 {
 			delay = quota.Delay(refused, rnd)
 		}
-		if now.Sub(e.due()) >= rules.FullFor {
+		if now.Sub(e.Due()) >= rules.FullFor {
 			never = fmt.Sprintf("it has waited for %s, which is as long as it may", rules.FullFor)
 		}
 	case RetryAtOnce:

@@ -13,7 +13,6 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
-	"github.com/crucible-eval/crucible/pkg/task"
 )
 
 const (
@@ -193,11 +192,11 @@ func (a *API) followAll(after int64, sent *int64) topic {
 // followQueues is the topic of the queues' numbers. It says them when they
 // change.
 func (a *API) followQueues(ctx context.Context, out chan<- message) {
-	var said []task.QueueInfo
+	var said []Queue
 	tick := time.NewTicker(queuesEvery)
 	defer tick.Stop()
 	for {
-		if now, err := a.numbers.get(ctx, a.Queues); err == nil && !reflect.DeepEqual(now, said) {
+		if now, err := a.numbers.get(ctx, a.readQueues); err == nil && !reflect.DeepEqual(now, said) {
 			said = now
 			if !say(ctx, out, message{event: eventQueues, data: QueueList{now}}) {
 				return
@@ -213,18 +212,18 @@ func (a *API) followQueues(ctx context.Context, out chan<- message) {
 
 // numbers are the queues' numbers of a moment ago, shared by all streams.
 type numbers struct {
-	mu   sync.Mutex
-	at   time.Time
-	info []task.QueueInfo
-	err  error
+	mu     sync.Mutex
+	at     time.Time
+	queues []Queue
+	err    error
 }
 
-func (n *numbers) get(ctx context.Context, q Queues) ([]task.QueueInfo, error) {
+func (n *numbers) get(ctx context.Context, read func(context.Context) ([]Queue, error)) ([]Queue, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if time.Since(n.at) >= queuesEvery/2 {
-		n.info, n.err = q.Queues(context.WithoutCancel(ctx))
+		n.queues, n.err = read(context.WithoutCancel(ctx))
 		n.at = time.Now()
 	}
-	return n.info, n.err
+	return n.queues, n.err
 }

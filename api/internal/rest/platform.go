@@ -15,7 +15,53 @@ import (
 
 // QueueList has the queues, the most urgent first.
 type QueueList struct {
-	Queues []task.QueueInfo `json:"queues"`
+	Queues []Queue `json:"queues"`
+}
+
+// Queue is a queue in Redis, and what the store has for it.
+type Queue struct {
+	task.QueueInfo
+	Backlog *Backlog `json:"backlog,omitempty"` // nil: the store could not be asked
+}
+
+// Backlog counts the evaluations of a priority that have not ended.
+type Backlog struct {
+	Stored     int64   `json:"stored"`     // due, and not handed to the queue yet
+	Dispatched int64   `json:"dispatched"` // handed to the queue, and not claimed yet
+	Later      int64   `json:"later"`      // until run_at, or the next try
+	Running    int64   `json:"running"`
+	LagMS      float64 `json:"lag_ms"` // how long the one has waited that has waited longest; 0: none waits
+}
+
+// readQueues asks the queue for its numbers and the store for its own.
+func (a *API) readQueues(ctx context.Context) ([]Queue, error) {
+	all, err := a.Queues.Queues(ctx)
+	if err != nil {
+		return nil, err
+	}
+	backlog, err := a.Store.Backlog(ctx)
+	queues := make([]Queue, len(all))
+	for i, q := range all {
+		queues[i].QueueInfo = q
+		if err == nil {
+			queues[i].Backlog = backlogOf(backlog, eval.Priority(q.Name))
+		}
+	}
+	return queues, nil
+}
+
+func backlogOf(b eval.Backlog, p eval.Priority) *Backlog {
+	for _, w := range b.Priorities {
+		if w.Priority != p {
+			continue
+		}
+		v := &Backlog{Stored: w.Stored, Dispatched: w.Dispatched, Later: w.Later, Running: w.Running}
+		if w.Since != nil {
+			v.LagMS = max(0, millis(b.At.Sub(*w.Since)))
+		}
+		return v
+	}
+	return nil
 }
 
 func noQueues() error {
@@ -29,7 +75,7 @@ func (a *API) queues(c echo.Context) error {
 	if a.Queues == nil {
 		return noQueues()
 	}
-	all, err := a.Queues.Queues(c.Request().Context())
+	all, err := a.readQueues(c.Request().Context())
 	if err != nil {
 		return err
 	}
@@ -60,11 +106,11 @@ func (a *API) changeQueue(c echo.Context, what string, change func(context.Conte
 		return err
 	}
 	a.Log.Info("queue "+what, "queue", name)
-	all, err := a.Queues.Queues(ctx)
+	all, err := a.readQueues(ctx)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(all, func(q task.QueueInfo) bool { return q.Name == name })
+	i := slices.IndexFunc(all, func(q Queue) bool { return q.Name == name })
 	if i < 0 {
 		return eval.Errorf(eval.KindNotFound, "there is no queue %q", name)
 	}

@@ -242,7 +242,7 @@ func (a *attempt) report(now eval.Evaluation, o eval.Outcome) (string, error) {
 	if now.Failure != nil {
 		f = *now.Failure
 	}
-	a.h.metrics.attempts.WithLabelValues(string(now.Status), string(f.Kind)).Inc()
+	a.h.metrics.ended(now, f.Kind)
 	took := float64(time.Since(a.since).Round(100*time.Microsecond).Microseconds()) / 1000
 	switch now.Status {
 	case eval.Completed:

@@ -149,6 +149,7 @@ func (h *Handler) claim(ctx context.Context, d eval.Dispatch) (*attempt, error) 
 		e, err := h.claimOnce(ctx, d)
 		switch {
 		case err == nil:
+			h.metrics.claimed(e)
 			return h.newAttempt(e, d.Alone, sent), nil
 		case eval.IsKind(err, eval.KindConflict) && unsure:
 			return h.adopt(ctx, d, err)
