@@ -17,6 +17,10 @@ const DefaultMaxBlobBytes = 1 << 30
 
 // Blobs is an [eval.Blobs] in memory.
 type Blobs struct {
+	// Hold, when not nil, is called with each content that is put, before it
+	// is looked whether it is there: see [eval.Sweeper].
+	Hold func(ctx context.Context, digest string, bytes int64) error
+
 	max int64
 
 	mu      sync.RWMutex
@@ -47,6 +51,11 @@ func (b *Blobs) Put(ctx context.Context, r io.Reader) (string, int64, error) {
 	}
 	sum := sha256.Sum256(buf.Bytes())
 	digest, size := hex.EncodeToString(sum[:]), int64(buf.Len())
+	if b.Hold != nil {
+		if err := b.Hold(ctx, digest, size); err != nil {
+			return "", 0, err
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if _, found := b.content[digest]; found {

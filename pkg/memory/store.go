@@ -41,6 +41,7 @@ type Store struct {
 	running  map[eval.Key]*record
 	pending  map[eval.Key]*record  // with a callback that is
 	retries  map[eval.Key]eval.Key // of a failed evaluation: the one in its place
+	blobs    map[string]*blob      // by digest
 	cursor   int64                 // of the last event
 }
 
@@ -91,6 +92,7 @@ func NewStore(o Options) *Store {
 		running:  map[eval.Key]*record{},
 		pending:  map[eval.Key]*record{},
 		retries:  map[eval.Key]eval.Key{},
+		blobs:    map[string]*blob{},
 	}
 }
 
@@ -169,6 +171,7 @@ func (s *Store) put(r *record) {
 	var known int
 	if found {
 		known = len(p.order[at].events)
+		s.refer(p.order[at].eval, -1)
 		p.order[at] = r
 	} else {
 		p.order = slices.Insert(p.order, at, r)
@@ -178,6 +181,7 @@ func (s *Store) put(r *record) {
 	if of := r.eval.RetryOf; of != "" {
 		s.retries[eval.Key{Project: key.Project, ID: of}] = key
 	}
+	s.refer(r.eval, 1)
 	delete(s.queued, key)
 	delete(s.running, key)
 	switch r.eval.Status {
@@ -238,6 +242,7 @@ func (s *Store) forget(r *record) {
 	delete(s.records, r.eval.Key)
 	delete(s.pending, r.eval.Key)
 	delete(s.retries, eval.Key{Project: r.eval.Project, ID: r.eval.RetryOf})
+	s.refer(r.eval, -1)
 	if p.stale += len(r.events); p.stale > len(p.feed)/2 {
 		p.feed = slices.DeleteFunc(p.feed, func(e eval.Event) bool { return s.records[e.Key] == nil })
 		p.stale = 0

@@ -31,6 +31,10 @@ const spoolInMemory = 256 << 10
 // Blobs is an [eval.Blobs] in a bucket. A blob's name is its digest, below a
 // folder of the digest's first two digits.
 type Blobs struct {
+	// Hold, when not nil, is called with each content that is put, before it
+	// is looked whether it is there: see [eval.Sweeper].
+	Hold func(ctx context.Context, digest string, bytes int64) error
+
 	bucket *blob.Bucket
 	folder string // of a bucket in the file system
 }
@@ -114,6 +118,11 @@ func (b *Blobs) Put(ctx context.Context, r io.Reader) (digest string, size int64
 	}
 	defer func() { _ = content.Close() }()
 	digest = hex.EncodeToString(sum.Sum(nil))
+	if b.Hold != nil {
+		if err := b.Hold(ctx, digest, size); err != nil {
+			return "", 0, err
+		}
+	}
 	there, err := b.bucket.Attributes(ctx, name(digest))
 	if err == nil && there.Size == size {
 		return digest, size, nil

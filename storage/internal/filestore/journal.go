@@ -23,7 +23,9 @@ import (
 const (
 	recordsFolder = "records" // one file per evaluation, below a folder for its project
 	keysFolder    = "keys"    // one file per idempotency key
+	blobsFolder   = "blobs"   // one file per blob that was put, to find those that nothing refers to
 	intentsFolder = "intents" // transactions of several files that are not done yet
+	cursorFile    = "cursor"  // the last cursor that was given, where the event that has it is gone
 	suffix        = ".json"
 )
 
@@ -92,20 +94,48 @@ func (j *journal) carryOut(t memory.Transaction) error {
 		}
 	}
 	if k := t.Idempotency; k != nil {
-		name := safe(k.Project) + "." + safe(k.Key)
-		if k.Client != "" {
-			name += "." + safe(k.Client)
-		}
-		if err := replace(filepath.Join(j.folder, keysFolder, name+suffix), k); err != nil {
+		if err := replace(j.key(*k), k); err != nil {
 			return err
 		}
 	}
+	for _, b := range t.Blobs {
+		if err := replace(j.blob(b.Digest), b); err != nil {
+			return err
+		}
+	}
+	if t.Cursor > 0 {
+		if err := replace(filepath.Join(j.folder, cursorFile), t.Cursor); err != nil {
+			return err
+		}
+	}
+	var gone []string
 	for _, key := range t.Forgotten {
-		if err := os.Remove(j.record(key)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		gone = append(gone, j.record(key))
+	}
+	for _, k := range t.ForgottenKeys {
+		gone = append(gone, j.key(k))
+	}
+	for _, digest := range t.ForgottenBlobs {
+		gone = append(gone, j.blob(digest))
+	}
+	for _, path := range gone {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
 	return nil
+}
+
+func (j *journal) key(k memory.Idempotency) string {
+	name := safe(k.Project) + "." + safe(k.Key)
+	if k.Client != "" {
+		name += "." + safe(k.Client)
+	}
+	return filepath.Join(j.folder, keysFolder, name+suffix)
+}
+
+func (j *journal) blob(digest string) string {
+	return filepath.Join(j.folder, blobsFolder, safe(digest)+suffix)
 }
 
 func (j *journal) record(key eval.Key) string {
@@ -141,32 +171,36 @@ func (j *journal) recover() error {
 	})
 }
 
-// load reads all records and the idempotency keys that still count.
-func (j *journal) load() (records []memory.Record, keys []memory.Idempotency, err error) {
-	err = j.each(recordsFolder, func(_ string, raw []byte) error {
-		var r memory.Record
-		if err := json.Unmarshal(raw, &r); err != nil {
-			return err
-		}
-		records = append(records, r)
-		return nil
-	})
+// load reads all that is kept. What is forgotten by its age is left to the sweep.
+func (j *journal) load() (all memory.Snapshot, err error) {
+	err = errors.Join(
+		readAll(j, recordsFolder, &all.Records), readAll(j, keysFolder, &all.Keys), readAll(j, blobsFolder, &all.Blobs))
 	if err != nil {
-		return nil, nil, err
+		return all, err
 	}
-	old := time.Now().Add(-2 * eval.IdempotencyWindow)
-	err = j.each(keysFolder, func(path string, raw []byte) error {
-		var k memory.Idempotency
-		if err := json.Unmarshal(raw, &k); err != nil {
+	path := filepath.Join(j.folder, cursorFile)
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return all, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &all.Cursor)
+	}
+	if err != nil {
+		return all, fmt.Errorf("the file %s cannot be read; repair it, or move it away: %w", path, err)
+	}
+	return all, nil
+}
+
+func readAll[T any](j *journal, folder string, into *[]T) error {
+	return j.each(folder, func(_ string, raw []byte) error {
+		var v T
+		if err := json.Unmarshal(raw, &v); err != nil {
 			return err
 		}
-		if k.At.Before(old) {
-			return os.Remove(path)
-		}
-		keys = append(keys, k)
+		*into = append(*into, v)
 		return nil
 	})
-	return records, keys, err
 }
 
 // each calls fn for every file below a folder, by name. Files that a crash has

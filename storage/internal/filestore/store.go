@@ -30,7 +30,7 @@ var _ eval.Store = (*Store)(nil)
 // Open opens the store in a folder, made when missing, and reads all of it.
 // KindConflict: another process has it open.
 func Open(folder string, o memory.Options) (*Store, error) {
-	for _, name := range []string{recordsFolder, keysFolder, intentsFolder} {
+	for _, name := range []string{recordsFolder, keysFolder, blobsFolder, intentsFolder} {
 		if err := os.MkdirAll(filepath.Join(folder, name), 0o700); err != nil {
 			return nil, fmt.Errorf("the data folder cannot be made: %w", err)
 		}
@@ -48,14 +48,14 @@ func Open(folder string, o memory.Options) (*Store, error) {
 		_ = lock.Close()
 		return nil, err
 	}
-	records, keys, err := j.load()
+	kept, err := j.load()
 	if err != nil {
 		_ = lock.Close()
 		return nil, err
 	}
 	o.Journal = j
 	s := &Store{Store: memory.NewStore(o), journal: j, lock: lock}
-	s.Restore(records, keys)
+	s.Restore(kept)
 	return s, nil
 }
 

@@ -66,8 +66,7 @@ func (t *tx) remember(sub eval.Submission, now time.Time) (used []eval.ID, finge
 	}
 	if n == 1 {
 		// Each new key takes a few old ones with it, so that the table stays bounded.
-		_, err = t.exec("DELETE FROM idempotency_keys WHERE created_at <= ? AND (project_id, client, key) IN"+
-			" (SELECT project_id, client, key FROM idempotency_keys WHERE created_at <= ? LIMIT 4"+t.store.dialect.skipLocked+")", forgotten, forgotten)
+		_, err = t.forgetKeys(now.Add(-eval.IdempotencyWindow), 4)
 		return nil, "", err
 	}
 	err = rows(t.db, func(r *sql.Rows) error {

@@ -118,6 +118,11 @@ func (t *tx) save(old eval.Evaluation, c eval.Change) error {
 	if n != 1 { // the row was locked: this cannot happen, and must not pass unseen
 		return eval.Errorf(eval.KindInternal, "evaluation %s changed under a lock", old.ID)
 	}
+	if c.Evaluation.Status.Terminal() {
+		if err := t.refer(c.Evaluation); err != nil {
+			return err
+		}
+	}
 	if c.Attempt != nil {
 		if _, err := t.exec(upsertAttempt, attemptValues(*c.Attempt)...); err != nil {
 			return err

@@ -42,7 +42,34 @@ CREATE INDEX callbacks_due ON callbacks (next_at) WHERE status = 'pending';
 CREATE INDEX callbacks_status ON callbacks (project_id, status, created_at, evaluation_id);
 CREATE INDEX callbacks_newest ON callbacks (project_id, created_at, evaluation_id);
 
+-- What is needed to remove things by their age. Retention looks for what ended long ago.
+CREATE INDEX evaluations_ended ON evaluations (status, finished_at) WHERE finished_at IS NOT NULL;
+
+-- Blobs are named by their content and shared by all projects. look_at is when to see whether one is still referred to; a
+-- blob that is, and was seen to be, has none.
+CREATE TABLE blobs (
+    digest  TEXT NOT NULL PRIMARY KEY,
+    bytes   BIGINT NOT NULL, -- 0: not known
+    look_at BIGINT
+);
+CREATE INDEX blobs_look ON blobs (look_at) WHERE look_at IS NOT NULL;
+
+CREATE TABLE blob_refs (
+    digest        TEXT NOT NULL,
+    project_id    TEXT NOT NULL,
+    evaluation_id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (digest, project_id, evaluation_id)
+);
+CREATE INDEX blob_refs_evaluation ON blob_refs (project_id, evaluation_id);
+INSERT INTO blob_refs (digest, project_id, evaluation_id)
+    SELECT DISTINCT m.found[1], e.project_id, e.id FROM evaluations e, regexp_matches(e.result, '"blob":"([0-9a-f]{64})"', 'g') AS m (found)
+    WHERE e.result LIKE '%"blob":"%';
+INSERT INTO blobs (digest, bytes, look_at) SELECT DISTINCT digest, 0, CAST(NULL AS BIGINT) FROM blob_refs;
+
 -- +goose Down
+DROP TABLE blob_refs;
+DROP TABLE blobs;
+DROP INDEX evaluations_ended;
 DROP TABLE callbacks;
 DROP INDEX evaluations_retries;
 ALTER TABLE attempts DROP COLUMN next_try_at;
