@@ -21,11 +21,13 @@ type Backend struct {
 	Store eval.Store
 	Blobs eval.Blobs
 
-	kind    string
-	blobs   string // what the blobs are kept in
-	parts   []httpkit.Part
-	sizes   func(context.Context) (*int64, error) // nil: not known
-	closing []io.Closer
+	kind      string
+	blobs     string // what the blobs are kept in
+	retention eval.Retention
+	sweeper   eval.Sweeper // the store
+	parts     []httpkit.Part
+	sizes     func(context.Context) (*int64, error) // nil: not known
+	closing   []io.Closer
 
 	closeOnce sync.Once
 	closeErr  error
@@ -43,7 +45,7 @@ func Open(ctx context.Context, cfg Config, logger *slog.Logger) (*Backend, error
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{kind: cfg.Backend}
+	b := &Backend{kind: cfg.Backend, retention: cfg.Retention}
 	if err := errors.Join(b.openStore(ctx, cfg), b.openBlobs(ctx, cfg)); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -55,14 +57,15 @@ func (b *Backend) openStore(ctx context.Context, cfg Config) error {
 	options := sqlstore.Options{Rules: cfg.Rules, Now: cfg.Now, MaxConnections: cfg.MaxConnections, Durable: cfg.Durable, Timeout: cfg.Timeout}
 	switch cfg.Backend {
 	case Memory:
-		b.Store = memory.NewStore(memory.Options{MaxEvaluations: cfg.MaxEvaluations, Rules: cfg.Rules, Now: cfg.Now})
+		store := memory.NewStore(memory.Options{MaxEvaluations: cfg.MaxEvaluations, Rules: cfg.Rules, Now: cfg.Now})
+		b.Store, b.sweeper = store, store
 		return nil
 	case File:
 		store, err := filestore.Open(filepath.Join(cfg.DataDir, "evaluations"), memory.Options{MaxEvaluations: cfg.MaxEvaluations, Rules: cfg.Rules, Now: cfg.Now})
 		if err != nil {
 			return err
 		}
-		b.Store = store
+		b.Store, b.sweeper = store, store
 		b.closing = append(b.closing, store)
 		return nil
 	}
@@ -76,7 +79,7 @@ func (b *Backend) openStore(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	b.Store = store
+	b.Store, b.sweeper = keeper{store, cfg.Retention, store.Now}, store
 	b.sizes = store.Size
 	b.parts = append(b.parts, httpkit.Part{Name: "database", Try: store.Ping})
 	b.closing = append(b.closing, store)
@@ -85,7 +88,9 @@ func (b *Backend) openStore(ctx context.Context, cfg Config) error {
 
 func (b *Backend) openBlobs(ctx context.Context, cfg Config) error {
 	if cfg.BlobsURL == "mem://" || cfg.BlobsURL == "" && cfg.Backend == Memory {
-		b.Blobs, b.blobs = memory.NewBlobs(0), "memory"
+		blobs := memory.NewBlobs(0)
+		blobs.Hold = b.holdBlob
+		b.Blobs, b.blobs = blobs, "memory"
 		return nil
 	}
 	var blobs *blobstore.Blobs
@@ -100,10 +105,15 @@ func (b *Backend) openBlobs(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	blobs.Hold = b.holdBlob
 	b.Blobs = blobs
 	b.parts = append(b.parts, httpkit.Part{Name: "blobs", Try: blobs.Ping})
 	b.closing = append(b.closing, blobs)
 	return nil
+}
+
+func (b *Backend) holdBlob(ctx context.Context, digest string, bytes int64) error {
+	return b.sweeper.HoldBlob(ctx, digest, bytes)
 }
 
 // Ready returns nil when all parts answer. KindUnavailable.

@@ -49,6 +49,10 @@ type Config struct {
 	// Timeout bounds each operation of a database; 0 is 20 seconds.
 	Timeout time.Duration
 
+	// Retention is how long what has ended is kept, where a Sweeper runs. All
+	// processes that share a database need the same. Zero: for ever.
+	Retention eval.Retention
+
 	Rules eval.Rules       // default: eval.DefaultRules
 	Now   func() time.Time // for tests; default: the backend's clock
 }

@@ -77,9 +77,13 @@ func TestPostgresStore(t *testing.T) {
 		cfg.Now = now
 		cfg.DataDir = t.TempDir()
 		b := open(t, cfg)
-		execute(t, cfg, `TRUNCATE evaluations, programs, tags, attempts, evaluation_events, dead_letters, idempotency_keys, callbacks`)
+		empty(t, cfg)
 		return b.Store
 	})
+}
+
+func empty(t *testing.T, cfg storage.Config) {
+	execute(t, cfg, `TRUNCATE evaluations, programs, tags, attempts, evaluation_events, dead_letters, idempotency_keys, callbacks, blobs, blob_refs`)
 }
 
 func TestRemoteStores(t *testing.T) {

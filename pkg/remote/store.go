@@ -23,7 +23,10 @@ type Store struct {
 	client *http.Client
 }
 
-var _ eval.Store = (*Store)(nil)
+var (
+	_ eval.Store  = (*Store)(nil)
+	_ eval.Keeper = (*Store)(nil)
+)
 
 // DefaultTimeout bounds a call to a store when neither its context nor its
 // client does.
@@ -137,7 +140,14 @@ func (s *Store) Cancel(ctx context.Context, key eval.Key, reason string) (eval.E
 
 // Get implements [eval.Reader].
 func (s *Store) Get(ctx context.Context, key eval.Key) (eval.Evaluation, error) {
-	return look[eval.Evaluation](ctx, s, "get", key)
+	e, _, err := s.GetKept(ctx, key)
+	return e, err
+}
+
+// GetKept implements [eval.Keeper].
+func (s *Store) GetKept(ctx context.Context, key eval.Key) (eval.Evaluation, time.Duration, error) {
+	a, err := look[GetAnswer](ctx, s, "get", key)
+	return a.Evaluation, a.Kept, err
 }
 
 // List implements [eval.Reader].

@@ -27,6 +27,12 @@ type (
 		Evaluations []eval.Evaluation `json:"evaluations"`
 		Replayed    bool              `json:"replayed"`
 	}
+	// GetAnswer answers get: the evaluation, and for how long it stays as it
+	// is: see eval.Keeper.
+	GetAnswer struct {
+		eval.Evaluation
+		Kept time.Duration `json:"kept,omitempty"` // nanoseconds
+	}
 	// CancelRequest asks for cancel.
 	CancelRequest struct {
 		eval.Key

@@ -35,7 +35,14 @@ func Routes(e *echo.Echo, s eval.Store, b eval.Blobs, info Info) {
 	method(g, "cancel", func(ctx context.Context, r remote.CancelRequest) (eval.Evaluation, error) {
 		return s.Cancel(ctx, r.Key, r.Reason)
 	})
-	method(g, "get", s.Get)
+	method(g, "get", func(ctx context.Context, k eval.Key) (a remote.GetAnswer, err error) {
+		if keeper, ok := s.(eval.Keeper); ok {
+			a.Evaluation, a.Kept, err = keeper.GetKept(ctx, k)
+		} else {
+			a.Evaluation, err = s.Get(ctx, k)
+		}
+		return a, err
+	})
 	method(g, "list", s.List)
 	method(g, "events", func(ctx context.Context, r remote.EventsRequest) ([]eval.Event, error) {
 		return s.Events(ctx, r.Key, r.After, r.Limit)

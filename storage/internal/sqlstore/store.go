@@ -75,6 +75,9 @@ func gormConfig() *gorm.Config {
 	return &gorm.Config{SkipDefaultTransaction: true, DisableAutomaticPing: true, Logger: logger.Discard}
 }
 
+// Now is the time by the clock of the database.
+func (s *Store) Now() time.Time { return s.now() }
+
 // Close closes the connections. Methods called afterwards answer KindUnavailable.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
