@@ -7,11 +7,16 @@ import (
 	"time"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/service"
 )
 
 const (
 	// bringPatience bounds the bringing over of one entry.
 	bringPatience = 30 * time.Second
+	// idle is how often Run shows that it is alive, where nothing waits.
+	idle = 10 * time.Second
+	// Bound is the longest time between two steps of Run.
+	Bound = 2*bringPatience + idle
 	// never is how far away the start of an evaluation is put that is
 	// cancelled before it may start.
 	never = 365 * 24 * time.Hour
@@ -23,18 +28,18 @@ func (s *Store) Run(ctx context.Context) error {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
+		service.Beat(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.wake:
 		case <-pause.C:
 		}
-		if s.gate.Allow() && s.bringAll(ctx) == 0 {
-			continue
+		next := idle
+		if s.left() > 0 && (!s.gate.Allow() || s.bringAll(ctx) > 0) {
+			next = s.options.Pause
 		}
-		if s.left() > 0 {
-			pause.Reset(s.options.Pause)
-		}
+		pause.Reset(next)
 	}
 }
 
@@ -54,6 +59,7 @@ func (s *Store) bringAll(ctx context.Context) int {
 	began, done := time.Now(), 0
 	var refused []error
 	for _, en := range todo {
+		service.Beat(ctx)
 		if !en.done {
 			limited, stop := context.WithTimeout(ctx, bringPatience)
 			err := s.bring(limited, en)

@@ -247,7 +247,7 @@ func (s *Store) evaluations(en *entry) ([]eval.Evaluation, error) {
 // write appends an entry and takes it in. The lock is held.
 func (s *Store) write(en *entry) error {
 	if s.closed {
-		return &eval.Error{Kind: eval.KindStopping, Message: "the storage cannot be reached and this server is shutting down; send the request again"}
+		return stopping()
 	}
 	raw, err := json.Marshal(en)
 	if err != nil {
@@ -361,6 +361,10 @@ func (s *Store) cancelHere(key eval.Key, reason string) (_ eval.Evaluation, foun
 	return memory.Clone(*e), true, nil
 }
 
+func stopping() error {
+	return &eval.Error{Kind: eval.KindStopping, Message: "the storage cannot be reached and this server is shutting down; send the request again"}
+}
+
 func (s *Store) full(what string, most int64) error {
 	return &eval.Error{Kind: eval.KindFull, RetryAfter: 10 * time.Second, Message: fmt.Sprintf(
 		"the storage cannot be reached, and the journal that stands in for it holds as much as it may, %d %s; send the request again when the storage is back, or raise the limit", most, what)}
@@ -380,6 +384,27 @@ func (s *Store) poke() {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Ready returns nil when new evaluations can be accepted, by the store or by
+// the journal. KindUnavailable or KindFull.
+func (s *Store) Ready(context.Context) error {
+	if !s.InUse() {
+		return nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	switch {
+	case s.closed:
+		return stopping()
+	case s.file.torn != nil:
+		return refusal(s.file.torn)
+	case len(s.waiting) >= s.options.MaxEvaluations:
+		return s.full("evaluations", int64(s.options.MaxEvaluations))
+	case s.file.size >= s.options.MaxBytes:
+		return s.full("bytes", s.options.MaxBytes)
+	}
+	return nil
 }
 
 // Waiting is how many evaluations wait in the journal.
