@@ -51,6 +51,8 @@ type Grammar struct {
 	Languages   LanguagesCmd   `cmd:"" group:"use" help:"List the languages."`
 	Isolation   IsolationCmd   `cmd:"" group:"use" help:"Show what the sandbox enforces."`
 	Policies    PoliciesCmd    `cmd:"" group:"use" help:"Show the retry policies, and what each kind of failure leads to."`
+	Status      StatusCmd      `cmd:"" group:"use" help:"Show the platform at one look."`
+	Queues      QueuesCmd      `cmd:"" group:"use" help:"What waits, and since when."`
 	Workers     WorkersCmd     `cmd:"" group:"use" help:"List the workers and what they do."`
 	Executors   ExecutorsCmd   `cmd:"" group:"use" help:"List the executors and what they do."`
 
