@@ -129,6 +129,7 @@ func (l *Local) distrust(ctx context.Context, box *guard.Sandbox, err error) {
 
 // Run implements eval.Runner.
 func (l *Local) Run(ctx context.Context, req eval.Request, sink func(eval.RunEvent)) (eval.Result, error) {
+	req.Silence = 0 // who calls from this process is as alive as we are
 	return l.RunAdmitted(ctx, req, func() {}, sink)
 }
 
@@ -160,6 +161,9 @@ func (l *Local) run(ctx context.Context, req eval.Request, admitted func(), sink
 		return eval.Result{}, l.rejected(err)
 	}
 	defer pass.Leave()
+	if req.Silence > 0 {
+		pass.Watch(time.Duration(req.Silence))
+	}
 	asked := time.Now()
 	room := want(task)
 	room.Exclusive = req.Exclusive
@@ -222,6 +226,9 @@ func (l *Local) admissible(ctx context.Context, req *eval.Request) (task run.Tas
 	if len(req.Client) > eval.MaxClientBytes {
 		bad = append(bad, eval.FieldError{Field: "client", Message: fmt.Sprintf("must have at most %d bytes", eval.MaxClientBytes)})
 	}
+	if req.Silence != 0 && req.Silence < eval.MinSilence {
+		bad = append(bad, eval.FieldError{Field: "silence", Message: fmt.Sprintf("must be at least %s, or absent", eval.MinSilence)})
+	}
 	if req.Attempt < 1 {
 		bad = append(bad, eval.FieldError{Field: "attempt", Message: "must be 1 or more"})
 	}
@@ -270,6 +277,11 @@ func (l *Local) Stop(_ context.Context, id eval.ID) error { return l.fence.Stop(
 // KindNotFound when there is none.
 func (l *Local) StopAttempt(_ context.Context, id eval.ID, attempt int) error {
 	return l.fence.Stop(id, attempt)
+}
+
+// Heard notes a sign of life of whoever waits for an attempt. KindNotFound.
+func (l *Local) Heard(_ context.Context, id eval.ID, attempt int) error {
+	return l.fence.Heard(id, attempt)
 }
 
 // Reload has the language files read and every toolchain looked for again,

@@ -296,6 +296,30 @@ func TestACutConnectionOfARunInLineIsNoLoss(t *testing.T) {
 	require.ErrorIs(t, <-ended, context.Canceled)
 }
 
+// TestARunWhoseWorkerIsFrozenEnds posts a run and says nothing more, as a
+// worker does that is stopped: its connection stays open.
+func TestARunWhoseWorkerIsFrozenEnds(t *testing.T) {
+	l := open(t, quick)
+	s, client := serve(t, l)
+	req := marked(fmt.Sprintf("frozen-%d", time.Now().UnixNano()))
+	req.Silence = eval.MinSilence
+	resp := post(t, t.Context(), client, s.URL(), req, "text/event-stream")
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(body), "nothing was heard of the worker for 1s")
+	require.Zero(t, alive(t, string(req.ID)), "the program is gone when it is told")
+
+	req = marked("not-frozen")
+	req.Silence, req.Code = eval.MinSilence, eval.Bytes("import time\ntime.sleep(3)\nprint('done')")
+	res, err := remote.NewExecutor(s.URL(), "", client).Run(t.Context(), req, nil)
+	require.NoError(t, err, "the client gives signs of life")
+	require.Equal(t, "done\n", string(res.Stdout.Data))
+
+	req.Silence = 1
+	_, err = remote.NewExecutor(s.URL(), "", client).Run(t.Context(), req, nil)
+	require.Equal(t, eval.KindInvalid, eval.KindOf(err), "%v", err)
+}
+
 func TestStopDrains(t *testing.T) {
 	l := open(t, quick)
 	s, client := serve(t, l)

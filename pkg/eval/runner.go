@@ -17,8 +17,16 @@ type Request struct {
 	// Exclusive asks for a run beside which no other runs: see
 	// [Evaluation.Suspect].
 	Exclusive bool `json:"exclusive,omitempty"`
+	// Silence is how long the run goes on when nothing is heard of its caller,
+	// though the connection is open: shorter than the lease under which the
+	// caller holds the attempt. 0, or in one process: the run lives as long as
+	// the connection. Otherwise at least MinSilence.
+	Silence Duration `json:"silence,omitempty"`
 	Program
 }
+
+// MinSilence is the least [Request.Silence]: words travel and may be late.
+const MinSilence = Duration(time.Second)
 
 // RunEventType names what a run event says.
 type RunEventType string

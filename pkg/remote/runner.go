@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -83,8 +84,13 @@ func (e *executor) Run(ctx context.Context, req eval.Request, sink func(eval.Run
 		}
 		e.end(wire, cut, req)
 	})
+	var alive sync.WaitGroup
+	if req.Silence > 0 {
+		alive.Go(func() { e.alive(wire, req) })
+	}
 	res, err := e.stream(wire, cut, body, sink)
 	cut(nil)
+	alive.Wait()
 	if !stopWatching() {
 		<-ended
 	}
@@ -94,13 +100,34 @@ func (e *executor) Run(ctx context.Context, req eval.Request, sink func(eval.Run
 	return res, err
 }
 
+// alive tells the executor that we are, until ctx ends. A word that is lost
+// is followed by others before the executor loses patience.
+func (e *executor) alive(ctx context.Context, req eval.Request) {
+	every := time.Duration(max(req.Silence, eval.MinSilence)) / 4
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		word, cancel := context.WithTimeout(ctx, every)
+		_ = e.call(word, http.MethodPost, e.runPath(req, "/heard"), nil)
+		cancel()
+	}
+}
+
+func (e *executor) runPath(req eval.Request, below string) string {
+	return "/v1/runs/" + url.PathEscape(string(req.ID)) + below + "?attempt=" + strconv.Itoa(req.Attempt)
+}
+
 // end asks for the end of a run whose context has ended, and cuts the
 // connection, which ends it in any case, when the answer does not come.
 func (e *executor) end(wire context.Context, cut context.CancelCauseFunc, req eval.Request) {
 	ctx, cancel := context.WithTimeout(wire, endGrace)
 	defer cancel()
-	path := "/v1/runs/" + url.PathEscape(string(req.ID)) + "?attempt=" + strconv.Itoa(req.Attempt)
-	if err := e.call(ctx, http.MethodDelete, path, nil); err == nil {
+	if err := e.call(ctx, http.MethodDelete, e.runPath(req, ""), nil); err == nil {
 		<-ctx.Done() // by the end of Run, or of patience
 	}
 	cut(errEnded)

@@ -20,6 +20,8 @@ import (
 // idle checks requests as an executor does, and has no sandbox to run them in.
 type idle struct{ admitted *eval.Request }
 
+func (i *idle) Heard(context.Context, eval.ID, int) error { return nil }
+
 func (i *idle) RunAdmitted(ctx context.Context, req eval.Request, _ func(), sink func(eval.RunEvent)) (eval.Result, error) {
 	return i.Run(ctx, req, sink)
 }

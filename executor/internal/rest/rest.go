@@ -24,6 +24,8 @@ type Executor interface {
 	// StopAttempt kills the run with this id if it is of this attempt, or of
 	// any when it is 0. KindNotFound when there is none.
 	StopAttempt(ctx context.Context, id eval.ID, attempt int) error
+	// Heard notes a sign of life of whoever waits for an attempt. KindNotFound.
+	Heard(ctx context.Context, id eval.ID, attempt int) error
 }
 
 // answerTimeout is how long a client may take to read a result.
@@ -39,6 +41,7 @@ func Routes(to *echo.Echo, executor Executor) {
 	v1 := to.Group("/v1", h.load)
 	v1.POST("/runs", h.run)
 	v1.DELETE("/runs/:id", h.stop)
+	v1.POST("/runs/:id/heard", h.heard)
 	v1.GET("/languages", h.languages)
 	v1.GET("/isolation", h.isolation)
 	v1.GET("/status", h.status)
@@ -77,18 +80,38 @@ func (h *handler) run(c echo.Context) error {
 }
 
 func (h *handler) stop(c echo.Context) error {
-	attempt := 0
-	if s := c.QueryParam("attempt"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			return eval.Invalid([]eval.FieldError{{Field: "attempt", Message: "must be a whole number from 1"}})
-		}
-		attempt = n
+	attempt, err := attempt(c)
+	if err != nil {
+		return err
 	}
 	if err := h.executor.StopAttempt(c.Request().Context(), eval.ID(c.Param("id")), attempt); err != nil {
 		return err
 	}
 	return c.NoContent(http.StatusNoContent)
+}
+
+func (h *handler) heard(c echo.Context) error {
+	attempt, err := attempt(c)
+	if err != nil {
+		return err
+	}
+	if err := h.executor.Heard(c.Request().Context(), eval.ID(c.Param("id")), attempt); err != nil {
+		return err
+	}
+	return c.NoContent(http.StatusNoContent)
+}
+
+// attempt is the query's; 0 when it names none.
+func attempt(c echo.Context) (int, error) {
+	s := c.QueryParam("attempt")
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		return 0, eval.Invalid([]eval.FieldError{{Field: "attempt", Message: "must be a whole number from 1"}})
+	}
+	return n, nil
 }
 
 func (h *handler) status(c echo.Context) error {

@@ -31,6 +31,10 @@ type Pass struct {
 	done    chan struct{}
 	once    sync.Once
 
+	watch   *time.Timer // nil: only the connection is watched
+	silence time.Duration
+	warned  bool // the time is over; a word that is on its way may still come
+
 	language string    // once it has begun
 	since    time.Time // zero: it has not
 }
@@ -81,9 +85,48 @@ func (f *Fence) Stop(id eval.ID, attempt int) error {
 	p := f.active[id]
 	f.mu.Unlock()
 	if p == nil || attempt != 0 && p.attempt != attempt {
-		return eval.Errorf(eval.KindNotFound, "no run of %q is here", string(id))
+		return notHere(id)
 	}
 	p.cancel(ErrStopped)
+	return nil
+}
+
+// Watch has the run cancelled (KindUnavailable) when nothing is heard of its
+// caller for so long, and a quarter more: a worker that is frozen, or whose
+// host is gone, leaves its connection open, and loses its evaluation to another
+// attempt, maybe at another executor. The quarter is for an executor that was
+// frozen itself and has yet to read what came meanwhile.
+func (p *Pass) Watch(silence time.Duration) {
+	p.fence.mu.Lock()
+	defer p.fence.mu.Unlock()
+	p.silence = silence
+	p.watch = time.AfterFunc(silence, p.unheard)
+}
+
+func (p *Pass) unheard() {
+	p.fence.mu.Lock()
+	defer p.fence.mu.Unlock()
+	if !p.warned {
+		p.warned = true
+		p.watch.Reset(p.silence / 4)
+		return
+	}
+	p.cancel(eval.Errorf(eval.KindUnavailable, "nothing was heard of the worker for %v, so that its run was ended: another attempt may have begun", p.silence))
+}
+
+// Heard notes a sign of life of the caller of an attempt. KindNotFound when
+// that does not run here.
+func (f *Fence) Heard(id eval.ID, attempt int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.active[id]
+	if p == nil || p.attempt != attempt {
+		return notHere(id)
+	}
+	if p.watch != nil {
+		p.warned = false
+		p.watch.Reset(p.silence)
+	}
 	return nil
 }
 
@@ -125,6 +168,9 @@ func (p *Pass) Leave() {
 	p.once.Do(func() {
 		p.cancel(context.Canceled)
 		p.fence.mu.Lock()
+		if p.watch != nil {
+			p.watch.Stop()
+		}
 		delete(p.fence.active, p.id)
 		p.fence.mu.Unlock()
 		close(p.done)
@@ -142,6 +188,10 @@ func (f *Fence) remember(id eval.ID, attempt int) {
 		f.oldest = append(f.oldest, id)
 	}
 	f.seen[id] = max(f.seen[id], attempt)
+}
+
+func notHere(id eval.ID) error {
+	return eval.Errorf(eval.KindNotFound, "no run of %q is here", string(id))
 }
 
 func conflict(format string, args ...any) error {

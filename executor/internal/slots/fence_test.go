@@ -55,6 +55,27 @@ func TestStop(t *testing.T) {
 	require.Equal(t, eval.KindNotFound, eval.KindOf(f.Stop("a", 0)))
 }
 
+func TestARunWhoseCallerIsSilentEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := slots.NewFence()
+		ctx, pass, err := f.Enter(t.Context(), "a", 2)
+		require.NoError(t, err)
+		pass.Watch(8 * time.Second)
+		for range 10 {
+			time.Sleep(9 * time.Second) // late, but within the quarter
+			require.NoError(t, ctx.Err())
+			require.NoError(t, f.Heard("a", 2))
+		}
+		require.Equal(t, eval.KindNotFound, eval.KindOf(f.Heard("a", 1)), "another attempt's caller says nothing about this one")
+		began := time.Now()
+		<-ctx.Done()
+		require.Equal(t, 10*time.Second, time.Since(began))
+		require.Equal(t, eval.KindUnavailable, eval.KindOf(context.Cause(ctx)))
+		pass.Leave()
+		require.Equal(t, eval.KindNotFound, eval.KindOf(f.Heard("a", 2)))
+	})
+}
+
 func TestStopAll(t *testing.T) {
 	f := slots.NewFence()
 	ctx, pass, err := f.Enter(t.Context(), "a", 1)

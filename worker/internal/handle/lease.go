@@ -16,6 +16,12 @@ import (
 // may start.
 func (a *attempt) margin() time.Duration { return a.h.cfg.Lease / 10 }
 
+// silence is how long an executor lets a run go on that it hears nothing of: with the quarter that it adds, what is
+// left of a lease at least when beats came in time. So a worker that is frozen loses its run before its evaluation.
+func (h *Handler) silence() eval.Duration {
+	return max(eval.Duration(h.cfg.Lease-h.cfg.Beat)*4/5, 2*eval.MinSilence)
+}
+
 // leaseEnds is when the attempt has to give up.
 func (a *attempt) leaseEnds() time.Time {
 	a.mu.Lock()
