@@ -34,6 +34,7 @@ func TestDatabasesBehaveAsMemoryDoes(t *testing.T) {
 			round++
 			model := memory.NewStore(memory.Options{Now: clock.Now})
 			project := fmt.Sprint("project-", round)
+			defer endAll(t, b.Store, clock, project) // all projects share the lines, and the model knows one project
 			holdCallbacks(rt, b.Store, clock)
 			for range rapid.IntRange(1, 25).Draw(rt, "steps") {
 				op := drawOp(rt, project)
@@ -71,6 +72,19 @@ func holdCallbacks(rt *rapid.T, s eval.Store, clock *evaltest.Clock) {
 			return
 		}
 	}
+}
+
+// endAll cancels what has not ended in a project.
+func endAll(t *testing.T, s eval.Store, clock *evaltest.Clock, project string) {
+	page, err := s.List(t.Context(), eval.Query{Project: project, Status: []eval.Status{eval.Queued, eval.Running}})
+	require.NoError(t, err)
+	for _, e := range page.Evaluations {
+		_, err := s.Cancel(t.Context(), e.Key, "")
+		require.NoError(t, err)
+	}
+	clock.Advance(time.Minute)
+	_, err = s.Reap(t.Context(), 100)
+	require.NoError(t, err)
 }
 
 type op struct {

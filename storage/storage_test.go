@@ -70,6 +70,23 @@ func TestStores(t *testing.T) {
 	}
 }
 
+func TestMaxRunning(t *testing.T) {
+	databases(t, func(t *testing.T, cfg storage.Config) {
+		evaltest.TestMaxRunning(t, func(t *testing.T, now func() time.Time, rules eval.Rules) eval.Store {
+			if cfg.Backend == storage.SQLite {
+				cfg.DataDir = t.TempDir()
+			}
+			cfg.Now, cfg.Rules = now, rules
+			b := open(t, cfg)
+			execute(t, cfg, "DELETE FROM evaluations")
+			execute(t, cfg, "DELETE FROM programs")
+			execute(t, cfg, "DELETE FROM attempts")
+			execute(t, cfg, "DELETE FROM evaluation_events")
+			return b.Store
+		})
+	})
+}
+
 // The suite shares one database: making one for each test takes most of the time.
 func TestPostgresStore(t *testing.T) {
 	cfg := postgres(t, nil)

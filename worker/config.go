@@ -31,6 +31,9 @@ type Config struct {
 	Reconcile time.Duration
 	// Again is how long an evaluation that waits in the queue is trusted to be there. Default: 15 s.
 	Again time.Duration
+	// Window is how many evaluations of one priority wait in the queue at least, while more wait in the store for their
+	// turn. More do where there are many slots, or where they are taken quickly. Default: 8.
+	Window int
 	// CheckInterval is how often an idle worker looks into the queue: most of the delay of a submission. Each look is
 	// one command per queue. Default: 10 ms; 5 ms where Redis is in the same process.
 	CheckInterval time.Duration
@@ -105,12 +108,17 @@ func (c Config) resolve(embedded bool) (Config, error) {
 			return c, fmt.Errorf("worker: %s is %v: it must be at least %v", d.name, *d.value, d.least)
 		}
 	}
+	if c.Window == 0 {
+		c.Window = 8
+	}
 	if c.Beat == 0 {
 		c.Beat = c.Lease / 3
 	}
 	switch {
 	case c.Beat < 0:
 		return c, fmt.Errorf("worker: beat is %v: it must be positive", c.Beat)
+	case c.Window < 0:
+		return c, fmt.Errorf("worker: window is %d: use 1 or more", c.Window)
 	case c.Concurrency < 0:
 		return c, fmt.Errorf("worker: concurrency is %d: use 1 or more, or 0 for the sum of the executors' slots", c.Concurrency)
 	case c.Beat > c.Lease/3:

@@ -175,15 +175,20 @@ func (w *Worker) Start(ctx context.Context) error {
 		w.live, w.ownLive = live.New(w.deps.Redis.Client(), w.log), true
 	}
 	w.cfg.Concurrency = slots
+	reconciler := reconcile.New(reconcile.Config{
+		Every: w.cfg.Reconcile, Again: w.cfg.Again, Worker: w.cfg.Name, Slots: slots, Window: w.cfg.Window,
+	}, reconcile.Deps{
+		Store: w.deps.Store, Queue: task.NewQueue(w.deps.Redis), Redis: w.deps.Redis, Roster: w.live, Logger: w.log, Registry: w.deps.Registry,
+	})
 	w.handler = handle.New(
 		handle.Config{Worker: w.cfg.Name, Slots: slots, Lease: w.cfg.Lease, Beat: w.cfg.Beat},
-		handle.Deps{Store: w.waking(), Blobs: w.deps.Blobs, Executors: w.pool, Output: w.live, Logger: w.log, Registry: w.deps.Registry})
+		handle.Deps{
+			Store: w.waking(), Blobs: w.deps.Blobs, Executors: w.pool, Output: w.live, Claimed: reconciler.Claimed, Ended: reconciler.Moved,
+			Logger: w.log, Registry: w.deps.Registry,
+		})
 	w.server = task.NewServer(w.deps.Redis, task.ServerConfig{
 		Concurrency: slots, CheckInterval: w.cfg.CheckInterval, Cancel: w.cancelled,
 	}, w.handler.Handle, w.log)
-	reconciler := reconcile.New(reconcile.Config{Every: w.cfg.Reconcile, Again: w.cfg.Again}, reconcile.Deps{
-		Store: w.deps.Store, Queue: task.NewQueue(w.deps.Redis), Redis: w.deps.Redis, Logger: w.log, Registry: w.deps.Registry,
-	})
 	all := []service.Service{
 		service.NewLoop("notices", loopBound, w.listen),
 		service.NewLoop("reports", loopBound, w.reports),

@@ -83,14 +83,17 @@ func (b *Backlog) Add(e Evaluation) (waits bool) {
 
 // waitsSince is when an evaluation that waits became due: when it was
 // accepted or its run_at came, and for a further try when that was to begin,
-// or, where that is not known any more, when it was handed to the queue.
+// or, where that is not known any more, when it was handed to the queue or
+// the last try ended.
 func (e Evaluation) waitsSince() *time.Time {
 	switch {
 	case e.Attempt == 0:
 		return ptr(e.Due())
 	case e.DispatchedAt != nil:
 		return e.DispatchedAt
-	default:
+	case e.NextDispatchAt != nil:
 		return e.NextDispatchAt
+	default:
+		return ptr(e.UpdatedAt)
 	}
 }

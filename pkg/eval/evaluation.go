@@ -47,8 +47,8 @@ type Evaluation struct {
 	UpdatedAt         time.Time  `json:"updated_at"`
 	StartedAt         *time.Time `json:"started_at,omitempty"` // of the last attempt
 	FinishedAt        *time.Time `json:"finished_at,omitempty"`
-	NextDispatchAt    *time.Time `json:"next_dispatch_at,omitempty"` // queued only: when the reconciler looks again
-	DispatchedAt      *time.Time `json:"dispatched_at,omitempty"`    // queued only: when it was last handed to the queue; nil: it waits in the store
+	NextDispatchAt    *time.Time `json:"next_dispatch_at,omitempty"` // queued only: when the reconciler looks again; nil: when its turn comes, see fair.go
+	DispatchedAt      *time.Time `json:"dispatched_at,omitempty"`    // queued only: when its turn came and it was handed to the queue; nil: it waits in the store
 	ExpiresAt         *time.Time `json:"expires_at,omitempty"`       // when it fails unless it has ended
 	LeaseUntil        *time.Time `json:"lease_until,omitempty"`      // running only
 	CancelRequestedAt *time.Time `json:"cancel_requested_at,omitempty"`

@@ -35,6 +35,9 @@ func (s Submission) Accept(now time.Time, rules Rules) ([]Change, error) {
 
 func fresh(e Evaluation) Evaluation {
 	e = Evaluation{Key: e.Key, Spec: e.Spec, BatchID: e.BatchID, RetryOf: e.RetryOf, Client: e.Client, Trace: e.Trace}
+	if e.Spec.Priority == "" {
+		e.Spec.Priority = PriorityDefault
+	}
 	if e.Spec.RunAt != nil {
 		e.Spec.RunAt = ptr(StoreTime(*e.Spec.RunAt))
 	}
@@ -75,6 +78,9 @@ func (s Submission) validate() error {
 		check(at+"client", e.Client)
 		check(at+"trace", e.Trace)
 		check(at+"language", e.Spec.Language)
+		if e.Spec.Priority != "" && !e.Spec.Priority.Valid() {
+			bad = append(bad, FieldError{at + "priority", fmt.Sprintf("%q is not one of %s", clip(string(e.Spec.Priority)), join(Priorities()))})
+		}
 		check(at+"callback_url", e.Spec.CallbackURL)
 		for j, tag := range e.Spec.Tags {
 			check(fmt.Sprintf("%stags[%d]", at, j), tag)

@@ -75,17 +75,17 @@ type Outcome struct {
 }
 
 // Accept makes a queued evaluation of a validated spec: attempt 0, event 1.
-// Its CreatedAt may say that it was accepted before now, elsewhere.
-func Accept(e Evaluation, now time.Time, rules Rules) Change {
+// Its CreatedAt may say that it was accepted before now, elsewhere. It waits
+// for its run_at or in the line, where [Standing.Join] gives it its turn.
+func Accept(e Evaluation, now time.Time, _ Rules) Change {
 	e.Status, e.DispatchSeq = Queued, 1
 	if e.CreatedAt.IsZero() || e.CreatedAt.After(now) {
 		e.CreatedAt = now
 	}
-	next := now.Add(rules.FirstLook)
+	e.NextDispatchAt, e.DispatchedAt = nil, nil
 	if e.Spec.RunAt != nil && e.Spec.RunAt.After(now) {
-		next = *e.Spec.RunAt
+		e.NextDispatchAt = ptr(*e.Spec.RunAt)
 	}
-	e.NextDispatchAt, e.DispatchedAt = &next, &now
 	if e.Spec.ExpiresIn > 0 {
 		from := e.CreatedAt
 		if e.Spec.RunAt != nil && e.Spec.RunAt.After(from) {

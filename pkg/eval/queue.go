@@ -12,10 +12,21 @@ type Dispatch struct {
 	Priority Priority  `json:"priority"`
 	RunAt    time.Time `json:"run_at,omitzero"`
 	Trace    string    `json:"trace,omitempty"`
+	// Reason is why the store hands it out; empty where it was just accepted.
+	Reason DispatchReason `json:"reason,omitempty"`
 	// Alone asks the worker to run nothing else beside it: see
 	// [Evaluation.Suspect].
 	Alone bool `json:"alone,omitempty"`
 }
+
+// DispatchReason is why an evaluation is handed to the queue.
+type DispatchReason string
+
+const (
+	DispatchTurn  DispatchReason = "turn"  // its turn has come
+	DispatchRetry DispatchReason = "retry" // the time of its next try has come
+	DispatchAgain DispatchReason = "again" // it was dispatched a while ago and has not been claimed: is it in the queue?
+)
 
 // Dispatch returns the evaluation's current dispatch.
 func (e Evaluation) Dispatch() Dispatch {

@@ -51,13 +51,17 @@ func (s *Store) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Ev
 	if r == nil {
 		return eval.Evaluation{}, key.Missing()
 	}
-	c, err := r.eval.Again(newID, s.now(), s.options.Rules)
+	now := s.now()
+	c, err := r.eval.Again(newID, now, s.options.Rules)
 	if err != nil {
 		return eval.Evaluation{}, err
 	}
 	if first := s.records[s.retries[key]]; first != nil {
 		return clone(first.eval), nil
 	}
+	changes := []eval.Change{c}
+	s.lines.standing().Join(changes, now, s.rules())
+	c = changes[0]
 	if s.records[c.Evaluation.Key] != nil {
 		return eval.Evaluation{}, c.Evaluation.Exists()
 	}

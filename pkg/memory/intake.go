@@ -31,6 +31,7 @@ func (s *Store) Create(ctx context.Context, sub eval.Submission) ([]eval.Evaluat
 	if sub.Recall {
 		return nil, false, sub.Unused()
 	}
+	s.lines.standing().Join(changes, now, s.rules())
 	created := make([]eval.Evaluation, len(changes))
 	for i, c := range changes {
 		if s.records[c.Evaluation.Key] != nil {

@@ -19,6 +19,12 @@ func TestStore(t *testing.T) {
 	})
 }
 
+func TestMaxRunning(t *testing.T) {
+	evaltest.TestMaxRunning(t, func(_ *testing.T, now func() time.Time, rules eval.Rules) eval.Store {
+		return memory.NewStore(memory.Options{Now: now, Rules: rules})
+	})
+}
+
 func TestBlobs(t *testing.T) {
 	evaltest.TestBlobs(t, func(*testing.T) eval.Blobs { return memory.NewBlobs(0) })
 }

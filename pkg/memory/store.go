@@ -42,7 +42,9 @@ type Store struct {
 	pending  map[eval.Key]*record  // with a callback that is
 	retries  map[eval.Key]eval.Key // of a failed evaluation: the one in its place
 	blobs    map[string]*blob      // by digest
-	cursor   int64                 // of the last event
+	lines    lines
+	window   int   // how many of one priority wait in the queue, as Due was told last
+	cursor   int64 // of the last event
 }
 
 // record is an evaluation and its history. What it points at is never
@@ -93,6 +95,7 @@ func NewStore(o Options) *Store {
 		pending:  map[eval.Key]*record{},
 		retries:  map[eval.Key]eval.Key{},
 		blobs:    map[string]*blob{},
+		lines:    newLines(),
 	}
 }
 
@@ -177,6 +180,10 @@ func (s *Store) put(r *record) {
 		p.order = slices.Insert(p.order, at, r)
 	}
 	p.feed = append(p.feed, r.events[known:]...)
+	if old := s.records[key]; old != nil {
+		s.lines.remove(old)
+	}
+	s.lines.add(r)
 	s.records[key] = r
 	if of := r.eval.RetryOf; of != "" {
 		s.retries[eval.Key{Project: key.Project, ID: of}] = key

@@ -45,6 +45,13 @@ func (s *Store) Finish(ctx context.Context, l eval.Lease, o eval.Outcome) (eval.
 	})
 }
 
+// rules are those of the store, with the window that is in force.
+func (s *Store) rules() eval.Rules {
+	r := s.options.Rules
+	r.Window = r.InQueue(s.window)
+	return r
+}
+
 // Due implements [eval.Scheduler].
 func (s *Store) Due(ctx context.Context, req eval.DueRequest) ([]eval.Dispatch, error) {
 	if err := ended(ctx); err != nil {
@@ -53,22 +60,51 @@ func (s *Store) Due(ctx context.Context, req eval.DueRequest) ([]eval.Dispatch, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	due := first(s.queued, req.Limit, now, func(e eval.Evaluation) *time.Time { return e.NextDispatchAt })
-	if len(due) == 0 {
-		return nil, nil
+	if req.Window > 0 {
+		s.window = req.Window
 	}
-	next := eval.StoreTime(now.Add(req.Again))
-	changes := make([]eval.Change, len(due))
-	dispatches := make([]eval.Dispatch, len(due))
-	for i, r := range due {
-		changes[i].Evaluation = r.eval
-		changes[i].Evaluation.NextDispatchAt, changes[i].Evaluation.DispatchedAt = &next, &now
-		dispatches[i] = r.eval.Dispatch()
+	rules := s.rules()
+	// Those that have waited for a time join the line first.
+	var again turns
+	var arrived []eval.Change
+	standing := s.lines.standing()
+	for _, r := range first(s.lines.timed, req.Limit, now, func(e eval.Evaluation) *time.Time { return e.NextDispatchAt }) {
+		if r.eval.Dispatched() {
+			again = append(again, r)
+			continue
+		}
+		e := r.eval
+		standing.Arrive(&e)
+		arrived = append(arrived, eval.Change{Evaluation: e})
+	}
+	if len(arrived) > 0 {
+		if err := s.write(ctx, arrived, nil); err != nil {
+			return nil, err
+		}
+	}
+	var changes []eval.Change
+	var due []eval.Dispatch
+	hand := func(r *record) {
+		e := r.eval
+		due = append(due, rules.Dispatch(&e, now, req.Again))
+		changes = append(changes, eval.Change{Evaluation: e})
+	}
+	for _, r := range again {
+		hand(r)
+	}
+	for _, p := range eval.Priorities() {
+		room := min(rules.Window-len(s.lines.dispatched[p]), req.Limit-len(due))
+		for _, r := range s.lines.next(p, room, rules.MaxRunning, standing.Held) {
+			hand(r)
+		}
+	}
+	if len(changes) == 0 {
+		return nil, nil
 	}
 	if err := s.write(ctx, changes, nil); err != nil {
 		return nil, err
 	}
-	return dispatches, nil
+	return due, nil
 }
 
 // first returns the records whose time has come, the most overdue first.
@@ -132,10 +168,12 @@ func (s *Store) Rewind(ctx context.Context) (int, error) {
 	defer s.mu.Unlock()
 	now := s.now()
 	var changes []eval.Change
-	for _, r := range s.queued {
-		if e := r.eval; e.NextDispatchAt.After(now) && (e.Spec.RunAt == nil || !e.Spec.RunAt.After(now)) {
-			e.NextDispatchAt = &now
-			changes = append(changes, eval.Change{Evaluation: e})
+	for _, dispatched := range s.lines.dispatched {
+		for _, r := range dispatched {
+			if e := r.eval; e.NextDispatchAt.After(now) {
+				e.NextDispatchAt = &now
+				changes = append(changes, eval.Change{Evaluation: e})
+			}
 		}
 	}
 	if len(changes) == 0 {

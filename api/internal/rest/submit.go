@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -179,31 +180,31 @@ func (a *API) create(c echo.Context, asked, granted []eval.Spec, batch, key stri
 	return created, false, nil
 }
 
-// enqueue is the fast path to the workers. They are told of what is queued
-// in any case by the reconciler, so a failure is no error here; the first one
-// ends it.
+// enqueue is the fast path to the workers, for those that the store has
+// dispatched; the others wait for their turn in the store. Workers are told of
+// what is queued in any case by the reconciler, so a failure is no error here;
+// the first one ends it.
 func (a *API) enqueue(ctx context.Context, created []eval.Evaluation) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), enqueueTime)
 	defer cancel()
+	dispatched := slices.DeleteFunc(slices.Clone(created), func(e eval.Evaluation) bool { return !e.Dispatched() })
 	var next, done atomic.Int64
 	var wg sync.WaitGroup
-	for range min(enqueueAtOnce, len(created)) {
+	for range min(enqueueAtOnce, len(dispatched)) {
 		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(created)); i = next.Add(1) - 1 {
-				e := created[i]
-				if e.Spec.RunAt == nil || !e.Spec.RunAt.After(time.Now()) {
-					if err := a.Queue.Enqueue(ctx, e.Dispatch()); err != nil {
-						next.Store(int64(len(created)))
-						a.Log.Warn("accepted, but the queue does not answer; it runs when the reconciler brings it back", "id", e.ID, "err", err)
-						return
-					}
+			for i := next.Add(1) - 1; i < int64(len(dispatched)); i = next.Add(1) - 1 {
+				e := dispatched[i]
+				if err := a.Queue.Enqueue(ctx, e.Dispatch()); err != nil {
+					next.Store(int64(len(dispatched)))
+					a.Log.Warn("accepted, but the queue does not answer; it runs when the reconciler brings it back", "id", e.ID, "err", err)
+					return
 				}
 				done.Add(1)
 			}
 		})
 	}
 	wg.Wait()
-	a.Metrics.NotEnqueued.Add(float64(int64(len(created)) - done.Load()))
+	a.Metrics.NotEnqueued.Add(float64(int64(len(dispatched)) - done.Load()))
 }
 
 // isolated refuses what no executor isolates as well as it asks for: accepted,

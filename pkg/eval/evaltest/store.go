@@ -26,7 +26,7 @@ func TestStore(t *testing.T, open OpenStore) {
 		run  func(*testing.T, OpenStore)
 	}{
 		{"intake", testIntake}, {"cancel", testCancel}, {"reader", testReader}, {"pages", testPages},
-		{"worker", testWorker}, {"finish", testFinish}, {"scheduler", testScheduler},
+		{"worker", testWorker}, {"finish", testFinish}, {"scheduler", testScheduler}, {"fairness", testFairness},
 		{"dead letters", testDeadLetters}, {"properties", testProperties}, {"outbox", testOutbox}, {"races", testRaces},
 	}
 	for _, g := range groups {

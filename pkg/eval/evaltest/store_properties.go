@@ -311,7 +311,7 @@ func (w *world) one(e eval.Evaluation) error {
 	switch {
 	case e.Status == eval.Running && (e.LeaseUntil == nil || e.Worker == ""):
 		return errors.New("it runs without a lease: nobody would miss its worker")
-	case e.Status == eval.Queued && e.NextDispatchAt == nil:
+	case e.Status == eval.Queued && e.NextDispatchAt == nil && (e.Turn == 0 || e.DispatchedAt != nil):
 		return errors.New("it is queued, and nobody will look at it again")
 	case e.Status.Terminal() && (e.FinishedAt == nil || e.NextDispatchAt != nil || e.LeaseUntil != nil):
 		return errors.New("it has ended, and looks as if it went on")
@@ -344,7 +344,7 @@ func (w *world) drain() {
 	}
 }
 
-// rewound wants all that is queued, and not meant for later, to be handed out at once after the loss of the queue.
+// rewound wants all that is queued to be handed out after the loss of the queue, except what is meant for later.
 func (w *world) rewound() {
 	_, err := w.Expire(w.ctx, 100)
 	require.NoError(w.rt, err)
@@ -354,7 +354,7 @@ func (w *world) rewound() {
 	for _, id := range propertyIDs {
 		e, err := w.Get(w.ctx, w.key(id))
 		if err == nil && e.Status == eval.Queued {
-			require.True(w.rt, e.Spec.RunAt != nil && e.Spec.RunAt.After(w.clock.Now()), "%s is forgotten after a rewind", e.ID)
+			require.True(w.rt, e.NextDispatchAt != nil && e.NextDispatchAt.After(w.clock.Now()), "%s is forgotten after a rewind", e.ID)
 		}
 	}
 }

@@ -89,8 +89,12 @@ func (s *Store) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Ev
 		if _, err := t.bury(key); err != nil {
 			return err
 		}
-		created = c.Evaluation
-		return t.insert([]eval.Change{c})
+		changes := []eval.Change{c}
+		if err := t.join(changes); err != nil {
+			return err
+		}
+		created = changes[0].Evaluation
+		return t.insert(changes)
 	})
 	if err != nil {
 		return eval.Evaluation{}, err

@@ -33,6 +33,9 @@ func (s *Store) Create(ctx context.Context, sub eval.Submission) (created []eval
 		if sub.Recall { // the key that was just written goes with the transaction
 			return sub.Unused()
 		}
+		if err := t.join(changes); err != nil {
+			return err
+		}
 		for _, c := range changes {
 			created = append(created, c.Evaluation)
 		}

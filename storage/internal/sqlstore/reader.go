@@ -210,22 +210,25 @@ func (s *Store) Stats(ctx context.Context, project string) (eval.Stats, error) {
 	return stats, err
 }
 
-// backlog counts as [eval.Backlog.Add] does. Every queued row has a
-// next_dispatch_at, and every running one a lease_until: asking for them lets
-// the partial indexes be used, however many rows have ended.
+// backlog counts as [eval.Backlog.Add] does. A queued row waits in the line
+// or has a next_dispatch_at, and every running one has a lease_until: asking
+// for them lets the partial indexes be used, however many rows have ended.
 const backlog = `WITH active AS (
-	SELECT priority, client, attempt, dispatched_at, next_dispatch_at, created_at, run_at,
+	SELECT priority, client, attempt, COALESCE(dispatched_at, next_dispatch_at) AS tried_at, created_at, run_at,
 		CASE WHEN run_at > ? OR dispatched_at IS NULL AND next_dispatch_at > ? THEN 'later'
 			WHEN dispatched_at IS NOT NULL THEN 'dispatched'
 			ELSE 'stored' END AS state
 	FROM evaluations WHERE status = 'queued' AND next_dispatch_at > 0
 	UNION ALL
-	SELECT priority, client, attempt, NULL, NULL, created_at, run_at, 'running'
+	SELECT priority, client, attempt, updated_at, created_at, run_at, 'stored'
+	FROM evaluations WHERE ` + inLine + `
+	UNION ALL
+	SELECT priority, client, attempt, NULL, created_at, run_at, 'running'
 	FROM evaluations WHERE status = 'running' AND lease_until > 0)
 SELECT priority, sum(CASE state WHEN 'stored' THEN 1 ELSE 0 END), sum(CASE state WHEN 'dispatched' THEN 1 ELSE 0 END),
 	sum(CASE state WHEN 'later' THEN 1 ELSE 0 END), sum(CASE state WHEN 'running' THEN 1 ELSE 0 END),
 	min(CASE WHEN state NOT IN ('stored', 'dispatched') THEN NULL
-		WHEN attempt > 0 THEN coalesce(dispatched_at, next_dispatch_at)
+		WHEN attempt > 0 THEN tried_at
 		WHEN run_at > created_at THEN run_at
 		ELSE created_at END),
 	(SELECT count(DISTINCT client) FROM active WHERE state IN ('stored', 'dispatched'))

@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gorm.io/gorm"
@@ -43,6 +44,8 @@ type Store struct {
 	rules   eval.Rules
 	now     func() time.Time
 	timeout time.Duration
+	window  atomic.Int64 // how many of one priority wait in the queue, as Due was told last
+	given   given
 	write   *gorm.DB
 	read    *gorm.DB // the same as write, except for SQLite
 	closing []io.Closer

@@ -63,52 +63,9 @@ func (t *tx) attempt(key eval.Key, number int) (eval.Attempt, error) {
 }
 
 const (
-	whereDue      = " FROM evaluations WHERE status = 'queued' AND next_dispatch_at <= ?"
-	whereExpired  = " FROM evaluations WHERE status = 'queued' AND expires_at <= ?"
-	whereLapsed   = " FROM evaluations WHERE status = 'running' AND lease_until <= ?"
-	whereRewound  = " WHERE status = 'queued' AND next_dispatch_at > ? AND (run_at IS NULL OR run_at <= ?)"
-	dispatchOrder = " ORDER BY next_dispatch_at, id LIMIT ?"
+	whereExpired = " FROM evaluations WHERE status = 'queued' AND expires_at <= ?"
+	whereLapsed  = " FROM evaluations WHERE status = 'running' AND lease_until <= ?"
 )
-
-// Due implements [eval.Scheduler].
-func (s *Store) Due(ctx context.Context, r eval.DueRequest) ([]eval.Dispatch, error) {
-	// Mostly nothing is due: find that out without taking the lock to write.
-	some, err := s.any(ctx, "SELECT 1"+whereDue+" LIMIT 1", s.now().UnixMicro())
-	if err != nil || !some || r.Limit <= 0 {
-		return nil, err
-	}
-	var due []eval.Dispatch
-	err = s.transact(ctx, func(t *tx) error {
-		var keys []any
-		err := rows(t.db, func(found *sql.Rows) error {
-			var (
-				d     eval.Dispatch
-				runAt *time.Time
-				lost  int
-			)
-			if err := found.Scan(&d.Project, &d.ID, &d.Seq, &d.Priority, moment{&runAt}, &d.Trace, &lost); err != nil {
-				return err
-			}
-			d.Alone = eval.Evaluation{Lost: lost}.Suspect()
-			if runAt != nil {
-				d.RunAt = *runAt
-			}
-			due = append(due, d)
-			keys = append(keys, d.Project, string(d.ID))
-			return nil
-		}, "SELECT project_id, id, dispatch_seq, priority, run_at, trace, lost"+whereDue+dispatchOrder+s.dialect.skipLocked, t.now.UnixMicro(), r.Limit)
-		if err != nil || len(due) == 0 {
-			return err
-		}
-		_, err = t.exec("UPDATE evaluations SET next_dispatch_at = ?, dispatched_at = ? WHERE (project_id, id) IN (VALUES "+tuples(marks(2), len(due))+")",
-			append([]any{t.now.Add(r.Again).UnixMicro(), t.now.UnixMicro()}, keys...)...)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return due, nil
-}
 
 func (s *Store) any(ctx context.Context, query string, args ...any) (found bool, err error) {
 	err = s.look(ctx, func(*sql.Rows) error { found = true; return nil }, query, args...)
@@ -168,18 +125,4 @@ func (s *Store) overdue(ctx context.Context, where string, limit int, fn func(*t
 		}
 	}
 	return changed, nil
-}
-
-// Rewind implements [eval.Scheduler].
-func (s *Store) Rewind(ctx context.Context) (int, error) {
-	var n int64
-	err := s.transact(ctx, func(t *tx) (err error) {
-		now := t.now.UnixMicro()
-		n, err = t.exec("UPDATE evaluations SET next_dispatch_at = ?"+whereRewound, now, now, now)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	return int(n), nil
 }

@@ -56,6 +56,7 @@ func (h *Handler) newAttempt(e eval.Evaluation, alone bool, sent time.Time) *att
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.running[e.Key] = a
+	h.deps.Claimed()
 	if h.draining {
 		a.stopRun(errStopping)
 	}
@@ -74,6 +75,7 @@ func (a *attempt) handle(ctx context.Context) (note string, err error) {
 			delete(a.h.running, a.eval.Key)
 		}
 		a.h.ended++
+		a.h.deps.Ended()
 	}()
 	a.log.Info("evaluation running", "language", a.eval.Spec.Language, "queue_ms", a.since.Sub(a.eval.CreatedAt).Milliseconds())
 	if a.eval.CancelRequestedAt != nil {

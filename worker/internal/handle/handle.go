@@ -42,6 +42,8 @@ type Deps struct {
 	Blobs     eval.Blobs
 	Executors *pool.Pool
 	Output    eval.OutputLog
+	Claimed   func() // called after each claim, if it is not nil, and must not wait
+	Ended     func() // the same, when an attempt has ended
 	Logger    *slog.Logger
 	Registry  *prometheus.Registry
 }
@@ -64,6 +66,11 @@ type Handler struct {
 
 // New returns a Handler.
 func New(cfg Config, deps Deps) *Handler {
+	for _, tell := range []*func(){&deps.Claimed, &deps.Ended} {
+		if *tell == nil {
+			*tell = func() {}
+		}
+	}
 	h := &Handler{
 		cfg: cfg, deps: deps, log: deps.Logger,
 		slots: newSlots(cfg.Slots), claiming: map[eval.Key]struct{}{}, running: map[eval.Key]*attempt{},

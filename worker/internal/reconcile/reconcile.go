@@ -39,12 +39,23 @@ type Queue interface {
 	EnqueueAll(ctx context.Context, all []eval.Dispatch) error
 }
 
+// Roster is who is asked for the workers: an [eval.Roster].
+type Roster interface {
+	Workers(ctx context.Context) ([]eval.WorkerInfo, error)
+}
+
 // Config are the numbers of a Reconciler.
 type Config struct {
 	Every time.Duration // between two rounds, give or take a fifth
 	// Again is after what time a queued evaluation that was enqueued is looked at again: how long one stays
 	// unnoticed that the queue has lost without a trace.
 	Again time.Duration
+	// Worker and Slots are whose reconciler this is.
+	Worker string
+	Slots  int
+	// Window is how many evaluations of one priority wait in the queue at least, when more wait in the store. More do
+	// where there are many slots, or where they are taken quickly.
+	Window int
 }
 
 // Deps is what a Reconciler works with.
@@ -52,6 +63,7 @@ type Deps struct {
 	Store    eval.Scheduler
 	Queue    Queue
 	Redis    Redis
+	Roster   Roster
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
 }
@@ -66,6 +78,7 @@ type Reconciler struct {
 	redis  outage
 	rewind bool // what is queued in the store must be enqueued again
 	healed time.Time
+	pace   pace
 
 	dispatched *prometheus.CounterVec
 	reaped     *prometheus.CounterVec
@@ -78,9 +91,10 @@ type Reconciler struct {
 func New(cfg Config, deps Deps) *Reconciler {
 	r := &Reconciler{
 		cfg: cfg, deps: deps, log: deps.Logger,
+		pace:  newPace(cfg.Slots),
 		store: outage{what: "store", log: deps.Logger}, redis: outage{what: "queue", log: deps.Logger},
 		dispatched: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "crucible_reconcile_redispatched_total", Help: "Evaluations that the reconciler made sure are in the queue, by reason.",
+			Name: "crucible_reconcile_redispatched_total", Help: "Evaluations that the reconciler gave to the queue, by reason: turn, retry, again (is it still there?), queue_lost.",
 		}, []string{"reason"}),
 		reaped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "crucible_reconcile_reaped_total", Help: "Evaluations taken from workers that vanished, by their status after it.",
@@ -99,25 +113,47 @@ func New(cfg Config, deps Deps) *Reconciler {
 	return r
 }
 
-// Run does a round every so often until ctx ends. While the store or Redis is away, the time between rounds grows to
-// two seconds.
+// Run does a round every so often until ctx ends, and in between it feeds the queue when workers have taken from it.
+// While the store or Redis is away, the time between rounds grows to two seconds.
 func (r *Reconciler) Run(ctx context.Context) error {
-	pause := r.cfg.Every
-	for {
+	pause, next := r.cfg.Every, time.Now()
+	for ctx.Err() == nil {
 		service.Beat(ctx)
-		began := time.Now()
-		if r.round(ctx) {
-			pause = r.cfg.Every
-		} else {
-			pause = min(2*pause, max(2*time.Second, r.cfg.Every))
+		if began := time.Now(); !began.Before(next) {
+			r.pace.measure(ctx, r.deps.Roster, r.cfg, began)
+			if r.round(ctx) {
+				pause = r.cfg.Every
+			} else {
+				pause = min(2*pause, max(2*time.Second, r.cfg.Every))
+			}
+			r.rounds.Observe(time.Since(began).Seconds())
+			next = time.Now().Add(pause*4/5 + time.Duration(rand.Int64N(int64(pause)*2/5+1)))
+		} else if !r.rewind { // else the next round has more to do
+			_, err := r.feed(ctx, false)
+			r.noteQueue(err)
 		}
-		r.rounds.Observe(time.Since(began).Seconds())
-		timer := time.NewTimer(pause*4/5 + time.Duration(rand.Int64N(int64(pause)*2/5+1)))
+		r.rest(ctx, next)
+	}
+	return nil
+}
+
+// rest waits for the next round, or until the queue has to be fed.
+func (r *Reconciler) rest(ctx context.Context, next time.Time) {
+	timer := time.NewTimer(time.Until(next))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+		return
+	case <-r.pace.moved:
+	}
+	if calm := time.Until(r.pace.calm); calm > 0 {
+		soon := time.NewTimer(calm)
+		defer soon.Stop()
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-timer.C:
+		case <-soon.C:
 		}
 	}
 }
@@ -137,16 +173,12 @@ func (r *Reconciler) round(ctx context.Context) bool {
 	// Due moves evaluations on in time, trusting that they are enqueued; so Redis has to be there first.
 	lost, err := r.lost(ctx)
 	if err == nil && storeUp {
-		err = r.enqueueDue(ctx, lost)
+		err = r.fill(ctx, lost)
 	}
 	if ctx.Err() != nil {
 		return true
 	}
-	r.note(&r.redis, err)
-	if err != nil {
-		// What was not enqueued, here or by those who accepted it meanwhile, is when Redis is back.
-		r.rewind = true
-	}
+	r.noteQueue(err)
 	return storeUp && err == nil
 }
 
@@ -155,6 +187,13 @@ func (r *Reconciler) note(o *outage, err error) {
 		r.errors.WithLabelValues(o.what).Inc()
 	}
 	o.report(err)
+}
+
+// noteQueue notes an error of Redis. What was not enqueued, here or by those who accepted it meanwhile, is when Redis
+// is back.
+func (r *Reconciler) noteQueue(err error) {
+	r.rewind = r.rewind || err != nil
+	r.note(&r.redis, err)
 }
 
 // reap takes evaluations from workers that vanished.
@@ -209,13 +248,11 @@ func (r *Reconciler) lost(ctx context.Context) (bool, error) {
 	return lost || r.rewind, err
 }
 
-// enqueueDue enqueues what is due. A queue that was lost is filled again first. An error of the store ends the round
-// and is reported as the store's; what is returned is Redis' error.
-func (r *Reconciler) enqueueDue(ctx context.Context, lost bool) error {
-	reason := "due"
+// fill feeds the queue; one that was lost gets back first what was in it. An error of the store ends the round and is
+// reported as the store's; what is returned is Redis' error.
+func (r *Reconciler) fill(ctx context.Context, lost bool) error {
 	if lost {
 		service.Beat(ctx)
-		reason = "queue_lost"
 		call, cancel := context.WithTimeout(ctx, patience)
 		n, err := r.deps.Store.Rewind(call)
 		cancel()
@@ -228,29 +265,47 @@ func (r *Reconciler) enqueueDue(ctx context.Context, lost bool) error {
 			r.log.Info("queue filled again from the store", "evaluations", n)
 		}
 	}
+	fed, err := r.feed(ctx, lost)
+	if !fed || err != nil {
+		return err
+	}
+	return r.mark(ctx, lost)
+}
+
+// feed enqueues what is due and whose turn it is. It says whether the store has answered; what is returned is Redis'
+// error.
+func (r *Reconciler) feed(ctx context.Context, lost bool) (fed bool, err error) {
+	window, total := r.pace.window(r.cfg), 0
 	for range most {
 		service.Beat(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return false, nil
 		}
 		// What Due has handed out is not handed out again for a while: a stop must not come in between.
 		whole := context.WithoutCancel(ctx)
 		call, cancel := context.WithTimeout(whole, patience)
-		due, err := r.deps.Store.Due(call, eval.DueRequest{Limit: batch, Again: r.cfg.Again})
+		due, err := r.deps.Store.Due(call, eval.DueRequest{Limit: batch, Again: r.cfg.Again, Window: window})
 		cancel()
 		if err != nil {
 			r.note(&r.store, err)
-			return nil
+			return false, nil
 		}
 		if err := r.deps.Queue.EnqueueAll(whole, due); err != nil {
-			return err
+			return true, err
 		}
-		r.dispatched.WithLabelValues(reason).Add(float64(len(due)))
-		if len(due) < batch {
+		for _, d := range due {
+			reason := string(d.Reason)
+			if lost && d.Reason == eval.DispatchAgain {
+				reason = "queue_lost"
+			}
+			r.dispatched.WithLabelValues(reason).Inc()
+		}
+		if total += len(due); len(due) < batch {
 			break
 		}
 	}
-	return r.mark(ctx, lost)
+	r.pace.fed(total, window)
+	return true, nil
 }
 
 // mark records that the queue is whole.

@@ -16,6 +16,13 @@ CREATE INDEX evaluations_client ON evaluations (project_id, client, created_at, 
 ALTER TABLE idempotency_keys ADD COLUMN client TEXT NOT NULL DEFAULT '';
 ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey, ADD PRIMARY KEY (project_id, client, key);
 
+-- Who waits for its turn, and who waits in the queue: see fair.go of package eval.
+CREATE INDEX evaluations_line ON evaluations (priority, turn, id) WHERE status = 'queued' AND next_dispatch_at IS NULL;
+CREATE INDEX evaluations_flows ON evaluations (priority, project_id, client, turn, id) WHERE status = 'queued' AND next_dispatch_at IS NULL;
+CREATE INDEX evaluations_dispatched ON evaluations (priority, turn) WHERE status = 'queued' AND dispatched_at IS NOT NULL;
+DROP INDEX evaluations_due;
+CREATE INDEX evaluations_due ON evaluations (next_dispatch_at, id) WHERE status = 'queued' AND next_dispatch_at IS NOT NULL;
+
 ALTER TABLE attempts ADD COLUMN alone BOOLEAN NOT NULL DEFAULT FALSE;
 ALTER TABLE attempts ADD COLUMN counted BOOLEAN NOT NULL DEFAULT FALSE;
 ALTER TABLE attempts ADD COLUMN next_try_at BIGINT;
@@ -80,6 +87,12 @@ ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey, ADD PRIMARY 
 ALTER TABLE idempotency_keys DROP COLUMN client;
 DROP INDEX evaluations_client;
 DROP INDEX evaluations_clients;
+
+DROP INDEX evaluations_due;
+CREATE INDEX evaluations_due ON evaluations (next_dispatch_at) WHERE status = 'queued';
+DROP INDEX evaluations_dispatched;
+DROP INDEX evaluations_flows;
+DROP INDEX evaluations_line;
 DROP INDEX evaluations_expiry;
 ALTER TABLE evaluations DROP COLUMN dispatched_at;
 ALTER TABLE evaluations DROP COLUMN lost_alone;

@@ -27,6 +27,13 @@ INSERT INTO idempotency_keys SELECT project_id, '', key, fingerprint, evaluation
 DROP TABLE old_keys;
 CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
 
+-- Who waits for its turn, and who waits in the queue: see fair.go of package eval.
+CREATE INDEX evaluations_line ON evaluations (priority, turn, id) WHERE status = 'queued' AND next_dispatch_at IS NULL;
+CREATE INDEX evaluations_flows ON evaluations (priority, project_id, client, turn, id) WHERE status = 'queued' AND next_dispatch_at IS NULL;
+CREATE INDEX evaluations_dispatched ON evaluations (priority, turn) WHERE status = 'queued' AND dispatched_at IS NOT NULL;
+DROP INDEX evaluations_due;
+CREATE INDEX evaluations_due ON evaluations (next_dispatch_at, id) WHERE status = 'queued' AND next_dispatch_at IS NOT NULL;
+
 ALTER TABLE attempts ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN counted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN next_try_at INTEGER;
@@ -100,6 +107,12 @@ DROP TABLE old_keys;
 CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
 DROP INDEX evaluations_client;
 DROP INDEX evaluations_clients;
+
+DROP INDEX evaluations_due;
+CREATE INDEX evaluations_due ON evaluations (next_dispatch_at) WHERE status = 'queued';
+DROP INDEX evaluations_dispatched;
+DROP INDEX evaluations_flows;
+DROP INDEX evaluations_line;
 DROP INDEX evaluations_expiry;
 ALTER TABLE evaluations DROP COLUMN dispatched_at;
 ALTER TABLE evaluations DROP COLUMN lost_alone;
