@@ -172,7 +172,7 @@ func (r Rules) Dispatch(e *Evaluation, now time.Time, again time.Duration) Dispa
 	}
 	d := e.Dispatch()
 	d.Reason = reason
-	d.Priority = r.aged(e.Spec.Priority, e.DispatchedAt.Sub(e.due()))
+	d.Priority = r.aged(e.Spec.Priority, e.DispatchedAt.Sub(e.Due()))
 	return d
 }
 
