@@ -52,6 +52,9 @@ type Deps struct {
 	Roster    eval.Roster
 	Executors []NamedExecutor // to ask what they offer; they run nothing for the API
 	Redis     *task.Redis     // for the queues' numbers and /monitor
+	// StandIn, when not nil, says that something accepts evaluations while the
+	// storage is away, and returns why it cannot.
+	StandIn func(context.Context) error
 	// StorageInfo tells the numbers of the storage.
 	StorageInfo func(context.Context) ([]StoragePart, error)
 	Policy      eval.Policy // zero: eval.DefaultPolicy
@@ -153,10 +156,13 @@ func New(cfg Config, d Deps) (*Service, error) {
 // parts are what the API needs. It accepts evaluations without the queue: they
 // run when that is back.
 func parts(d Deps) []httpkit.Part {
-	all := []httpkit.Part{{Name: "storage", Try: func(ctx context.Context) error {
+	all := []httpkit.Part{{Name: "storage", Optional: d.StandIn != nil, Try: func(ctx context.Context) error {
 		_, err := d.Store.Feed(ctx, eval.DefaultProject, -1, 1)
 		return err
 	}}}
+	if d.StandIn != nil {
+		all = append(all, httpkit.Part{Name: "fallback", Try: d.StandIn})
+	}
 	if d.Redis != nil {
 		all = append(all, httpkit.Part{Name: "queue", Try: d.Redis.Ready, Optional: true})
 	}

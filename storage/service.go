@@ -18,6 +18,7 @@ type ServiceConfig struct {
 	AllowInsecure bool     // listen elsewhere without tokens
 	AllowedHosts  []string // accepted as Host besides loopback names, without tokens
 	Version       string
+	Live          func() error // of what runs beside it; nil: nothing does
 }
 
 // Service serves a backend over HTTP. It does not close it.
@@ -31,7 +32,7 @@ var _ service.Service = (*Service)(nil)
 func New(cfg ServiceConfig, b *Backend, logger *slog.Logger, registry *prometheus.Registry) (*Service, error) {
 	server, err := httpkit.New(httpkit.Options{
 		Name: "storage", Listen: cfg.Listen, Logger: logger, Registry: registry, Version: cfg.Version,
-		Tokens: httpkit.Nameless(cfg.Tokens), AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts, Parts: b.Parts(),
+		Tokens: httpkit.Nameless(cfg.Tokens), AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts, Parts: b.Parts(), Live: cfg.Live,
 	})
 	if err != nil {
 		return nil, err

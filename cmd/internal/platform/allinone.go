@@ -21,6 +21,7 @@ type AllInOneConfig struct {
 	Log
 	Queue
 	Keep
+	StandIn
 	Door
 	Keys
 	Sandbox
@@ -53,20 +54,28 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 	}
 	wires := live.New(redis.Client(), rt.Logger)
 	p.closeLater(wires.Close)
-	store := live.Announcing(backend.Store, wires)
+	sweeper, err := storage.NewSweeper(backend, storage.SweepConfig{}, rt.Logger, rt.Registry)
+	if err != nil {
+		return nil, err
+	}
+	queue := task.NewQueue(redis)
+	front, err := p.newFront(cfg.StandIn, backend.Store, wires, queue, rt)
+	if err != nil {
+		return nil, err
+	}
 
 	work, err := worker.New(workerConfig(cfg.Work, cfg.Stop, rt), worker.Deps{
-		Store: store, Blobs: backend.Blobs, Redis: redis, Live: wires, Logger: rt.Logger, Registry: rt.Registry,
+		Store: live.Announcing(backend.Store, wires), Blobs: backend.Blobs, Redis: redis, Live: wires, Logger: rt.Logger, Registry: rt.Registry,
 		Executors: []worker.NamedExecutor{{Name: "local", Executor: local}},
 	})
 	if err != nil {
 		return nil, err
 	}
 	door, err := api.New(apiConfig(cfg.Listen, cfg.Door, cfg.Keys), api.Deps{
-		Store: store, Blobs: backend.Blobs, Queue: task.NewQueue(redis), Notices: wires, Output: wires, Roster: wires,
+		Store: front.Store, StandIn: front.standIn, Blobs: backend.Blobs, Queue: queue, Notices: wires, Output: wires, Roster: wires,
 		Redis: redis, StorageInfo: storageInfo(backend), Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version,
 		Executors: []api.NamedExecutor{{Name: "local", Executor: local}}, Policy: policy,
-		Beside: []service.Lively{work, local},
+		Beside: append(front.lively(), work, local, sweeper),
 		// While no sandbox holds, evaluations are accepted and wait.
 		Parts: []httpkit.Part{{Name: "sandbox", Try: local.Ready, Optional: true}},
 	})
@@ -74,7 +83,7 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 		return nil, err
 	}
 	// The API starts first, and so stops last: what ends while the worker drains can be read.
-	p.Group = service.NewGroup(rt.Logger, door, work)
+	p.Group = service.NewGroup(rt.Logger, front.services(door, work, sweeper)...)
 	p.URL = door.URL
 	return p, nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/service"
 	"github.com/crucible-eval/crucible/storage"
 )
@@ -72,7 +73,7 @@ func (p *Platform) abandon(ctx context.Context, err *error) {
 func (k Keep) Storage(autoMigrate bool) (storage.Config, error) {
 	cfg := storage.Config{
 		Backend: k.Backend, DataDir: k.DataDir, DatabaseURL: k.DatabaseURL.Reveal(), BlobsURL: k.BlobsURL.Reveal(),
-		AutoMigrate: autoMigrate, Durable: k.Durable,
+		AutoMigrate: autoMigrate, Durable: k.Durable, Retention: eval.Retention{Ended: k.Retention, Failed: k.RetentionFailed},
 	}
 	if cfg.DataDir != "" {
 		dir, err := filepath.Abs(cfg.DataDir)

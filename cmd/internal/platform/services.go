@@ -28,6 +28,7 @@ type APIConfig struct {
 	Log
 	Queue
 	Siblings
+	StandIn
 	Grants
 	Door
 	Keys
@@ -42,7 +43,7 @@ var errNoRedis = errors.New("a Redis that all services share is needed: name it 
 type far struct {
 	redis *task.Redis
 	wires *live.Live
-	store eval.Store
+	store *remote.Store // changes are not announced
 	blobs eval.Blobs
 }
 
@@ -61,7 +62,7 @@ func (p *Platform) reach(ctx context.Context, queue Queue, siblings Siblings, to
 	store, blobs := remote.NewStore(siblings.StorageURL, secret, nil), remote.NewBlobs(siblings.StorageURL, secret, nil)
 	p.closeLater(store.Close)
 	p.closeLater(blobs.Close)
-	f.store, f.blobs = live.Announcing(store, f.wires), blobs
+	f.store, f.blobs = store, blobs
 	p.fact("storage", "%s", siblings.StorageURL)
 	for _, u := range siblings.ExecutorURLs {
 		p.fact("executor", "%s", u)
@@ -86,14 +87,20 @@ func API(ctx context.Context, cfg APIConfig, rt *Runtime) (_ *Platform, err erro
 	for _, u := range cfg.ExecutorURLs {
 		executors = append(executors, api.NamedExecutor{Name: u, Executor: remote.NewExecutor(u, cfg.ServiceToken.Reveal(), nil)})
 	}
+	queue := task.NewQueue(f.redis)
+	front, err := p.newFront(cfg.StandIn, f.store, f.wires, queue, rt)
+	if err != nil {
+		return nil, err
+	}
 	door, err := api.New(apiConfig(cfg.Listen, cfg.Door, cfg.Keys), api.Deps{
-		Store: f.store, Blobs: f.blobs, Queue: task.NewQueue(f.redis), Notices: f.wires, Output: f.wires, Roster: f.wires,
+		Store: front.Store, StandIn: front.standIn, Blobs: f.blobs, Queue: queue, Notices: f.wires, Output: f.wires, Roster: f.wires,
 		Redis: f.redis, Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version, Executors: executors, Policy: policy,
+		Beside: front.lively(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	p.Group, p.URL = service.NewGroup(rt.Logger, door), door.URL
+	p.Group, p.URL = service.NewGroup(rt.Logger, front.services(door)...), door.URL
 	return p, nil
 }
 
@@ -122,7 +129,7 @@ func Worker(ctx context.Context, cfg WorkerConfig, rt *Runtime) (_ *Platform, er
 		executors = append(executors, worker.NamedExecutor{Name: u, Executor: remote.NewExecutor(u, cfg.ServiceToken.Reveal(), nil)})
 	}
 	work, err := worker.New(workerConfig(cfg.Work, cfg.Stop, rt), worker.Deps{
-		Store: f.store, Blobs: f.blobs, Redis: f.redis, Live: f.wires, Logger: rt.Logger, Registry: rt.Registry, Executors: executors,
+		Store: live.Announcing(f.store, f.wires), Blobs: f.blobs, Redis: f.redis, Live: f.wires, Logger: rt.Logger, Registry: rt.Registry, Executors: executors,
 	})
 	if err != nil {
 		return nil, err
@@ -193,13 +200,17 @@ func Storage(ctx context.Context, cfg StorageConfig, rt *Runtime) (_ *Platform, 
 	if err != nil {
 		return nil, err
 	}
+	sweeper, err := storage.NewSweeper(backend, storage.SweepConfig{}, rt.Logger, rt.Registry)
+	if err != nil {
+		return nil, err
+	}
 	door, err := storage.New(storage.ServiceConfig{
 		Listen: cfg.Listen, Tokens: secrets([]interface{ Reveal() string }{cfg.ServiceToken}),
-		AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts, Version: rt.Version,
+		AllowInsecure: cfg.AllowInsecure, AllowedHosts: cfg.AllowedHosts, Version: rt.Version, Live: sweeper.Live,
 	}, backend, rt.Logger, rt.Registry)
 	if err != nil {
 		return nil, err
 	}
-	p.Group, p.URL = service.NewGroup(rt.Logger, door), door.URL
+	p.Group, p.URL = service.NewGroup(rt.Logger, door, sweeper), door.URL
 	return p, nil
 }

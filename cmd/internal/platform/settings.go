@@ -30,6 +30,16 @@ type Keep struct {
 	DatabaseURL config.URL `name:"database-url" group:"Storage" env:"CRUCIBLE_DATABASE_URL" placeholder:"URL" help:"PostgreSQL: postgres://user:password@host/database."`
 	BlobsURL    config.URL `name:"blobs-url" group:"Storage" env:"CRUCIBLE_BLOBS_URL" placeholder:"URL" help:"Where outputs above 64 KiB are kept: file:///folder, mem:// or s3://bucket?region=... Default: blobs in the data folder."`
 	Durable     bool       `group:"Storage" env:"CRUCIBLE_DURABLE" help:"Let SQLite wait for the disk at each commit, so that not even a power cut loses what was accepted."`
+
+	Retention       time.Duration `group:"Storage" env:"CRUCIBLE_RETENTION" default:"720h" help:"How long evaluations are kept after they have completed or were cancelled, with their outputs. 0: for ever. All storages on one database need the same."`
+	RetentionFailed time.Duration `group:"Storage" env:"CRUCIBLE_RETENTION_FAILED" default:"2160h" help:"How long failed evaluations are kept, and with them the dead letters. 0: for ever."`
+}
+
+// StandIn is what an API remembers of its storage, and what it does without it.
+type StandIn struct {
+	CacheSize    config.Size `group:"Storage" env:"CRUCIBLE_CACHE_SIZE" default:"32MiB" help:"Memory for evaluations that have ended, so that reading one again does not ask the storage. 0: none."`
+	FallbackDir  string      `group:"Storage" env:"CRUCIBLE_FALLBACK_DIR" placeholder:"DIR" help:"Accept evaluations while the storage is away, into a journal in this folder, from where they are brought to the storage when it is back. Each API needs a folder of its own, that outlives the process. Default: none; requests are then refused with 503."`
+	FallbackSize config.Size `group:"Storage" env:"CRUCIBLE_FALLBACK_SIZE" default:"64MiB" help:"The most that the fallback journal takes, on disk and about as much in memory."`
 }
 
 // Door is who may come in.
