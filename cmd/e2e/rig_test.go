@@ -172,6 +172,10 @@ type target struct {
 	url      string
 	redis    *testkit.RedisServer    // nil: embedded
 	postgres *testkit.PostgresServer // nil: SQLite
+
+	// Of the API, where it is alone.
+	door *process
+	env  []string
 }
 
 func embedded(t *testing.T) target {
@@ -200,7 +204,7 @@ func splitWith(t *testing.T, more ...string) target {
 	env = append(env, "CRUCIBLE_STORAGE_URL="+storage.url, "CRUCIBLE_EXECUTOR_URLS="+executor.url)
 	start(t, env, "worker")
 	api := start(t, env, "api")
-	return target{api: api.client(t), url: api.url, redis: redis, postgres: postgres}
+	return target{api: api.client(t), url: api.url, redis: redis, postgres: postgres, door: api, env: env}
 }
 
 func contains(p *process, text string) bool { return strings.Contains(p.stderr.String(), text) }
