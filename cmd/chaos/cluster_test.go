@@ -132,7 +132,7 @@ func (c *cluster) startServices() {
 
 	env := []string{
 		"CRUCIBLE_SERVICE_TOKEN=" + serviceToken, "CRUCIBLE_REDIS_URL=" + c.redis.URL, "CRUCIBLE_DRAIN_TIMEOUT=10s",
-		"CRUCIBLE_LEASE=" + c.timings.Lease.String(), "CRUCIBLE_RECONCILE_EVERY=" + c.timings.Reconcile.String(),
+		"CRUCIBLE_LEASE=" + c.timings.Lease.String(), "CRUCIBLE_RECONCILE_EVERY=" + c.timings.Reconcile.String(), "CRUCIBLE_AGAIN=" + c.timings.Again.String(),
 	}
 	start := func(name string, more []string, args ...string) *daemon {
 		return startDaemon(c.t, c.dir, name, c.timings.Restart, append(slices.Clone(env), more...), args...)

@@ -52,34 +52,34 @@ const mixed = "two at once"
 // control is a strike without harm. It is not counted.
 const control = "nothing"
 
-// plan chooses n faults: all kinds in turn, as often as their weight says, in an order that the seed decides. Two at
-// once count as two.
+// plan chooses n faults, in an order that the seed decides: first each kind once, then as often as their weights say,
+// and now and then two at once, which count as two.
 func plan(kinds []fault, n int, seed uint64) []strike {
 	r := rand.New(rand.NewPCG(seed, 2))
-	var round []fault
-	for _, f := range kinds {
-		for range f.weight {
-			round = append(round, f)
+	var all []strike
+	add := func(faults ...fault) {
+		all = append(all, strike{slices.Clone(faults), rand.New(rand.NewPCG(seed, uint64(len(all))))})
+		if faults[0].name != control {
+			n -= len(faults)
 		}
 	}
+	shuffled := func(faults []fault) []fault {
+		r.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
+		return faults
+	}
+	var weighted []fault
+	for _, f := range kinds {
+		weighted = append(weighted, slices.Repeat([]fault{f}, f.weight)...)
+	}
 	together := slices.DeleteFunc(slices.Clone(kinds), func(f fault) bool { return f.alone })
-	var all []strike
-	for at := len(round); n > 0; at++ {
-		if at == len(round) {
-			r.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
-			at = 0
-		}
-		if n > 1 && at%6 == 5 && len(together) > 1 {
-			i := r.IntN(len(together))
-			j := (i + 1 + r.IntN(len(together)-1)) % len(together)
-			all = append(all, strike{[]fault{together[i], together[j]}, rand.New(rand.NewPCG(seed, uint64(len(all))))})
-			if n -= 2; n == 0 {
-				break
+	for round := shuffled(slices.Clone(kinds)); n > 0; round = shuffled(slices.Clone(weighted)) {
+		for i, f := range round {
+			if n > 0 {
+				add(f)
 			}
-		}
-		all = append(all, strike{[]fault{round[at]}, rand.New(rand.NewPCG(seed, uint64(len(all))))})
-		if round[at].name != control {
-			n--
+			if n > 1 && len(together) > 1 && i%8 == 7 {
+				add(shuffled(together)[:2]...)
+			}
 		}
 	}
 	return all

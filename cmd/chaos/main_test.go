@@ -49,6 +49,7 @@ func init() {
 type timings struct {
 	Lease     time.Duration `json:"lease"`     // of workers; beats are a third of it
 	Reconcile time.Duration `json:"reconcile"` // between two looks of the reconciler
+	Again     time.Duration `json:"again"`     // how long the queue is trusted to have what was put into it
 	Worker    time.Duration `json:"worker"`    // how long a worker is frozen or cut off
 	Redis     time.Duration `json:"redis"`     // how long Redis is frozen
 	Outage    time.Duration `json:"outage"`    // how long other things last: a full disk, a slow or frozen database
@@ -58,8 +59,8 @@ type timings struct {
 
 // usual are the timings of crucible's defaults; quick are those of -fast.
 var (
-	usual = timings{Lease: 15 * time.Second, Reconcile: 250 * time.Millisecond, Worker: 20 * time.Second, Redis: 45 * time.Second, Outage: 5 * time.Second, Restart: 500 * time.Millisecond, Nap: time.Second}
-	quick = timings{Lease: 3 * time.Second, Reconcile: 100 * time.Millisecond, Worker: 4 * time.Second, Redis: 4 * time.Second, Outage: time.Second, Restart: 200 * time.Millisecond, Nap: 500 * time.Millisecond}
+	usual = timings{Lease: 15 * time.Second, Reconcile: 250 * time.Millisecond, Again: 15 * time.Second, Worker: 20 * time.Second, Redis: 45 * time.Second, Outage: 5 * time.Second, Restart: 500 * time.Millisecond, Nap: time.Second}
+	quick = timings{Lease: 3 * time.Second, Reconcile: 100 * time.Millisecond, Again: 2 * time.Second, Worker: 4 * time.Second, Redis: 4 * time.Second, Outage: time.Second, Restart: 200 * time.Millisecond, Nap: 500 * time.Millisecond}
 )
 
 // program is the built crucible.
