@@ -3,6 +3,7 @@ package client
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
 const (
@@ -19,7 +22,8 @@ const (
 )
 
 // Events reads an event stream and hands each event to each until that
-// returns false, the stream ends by itself, or ctx does. A cut connection is
+// returns false, the server answers that there is no more (204), or ctx ends.
+// A stream that is cut, and one that a server ends because it shuts down, is
 // opened again where it was left.
 func (c *Client) Events(ctx context.Context, path string, query url.Values, last string, each func(Event) bool) error {
 	for failed := 0; ; {
@@ -28,18 +32,20 @@ func (c *Client) Events(ctx context.Context, path string, query url.Values, last
 			var more bool
 			more, last, err = read(resp.Body, last, func(e Event) bool { failed = 0; return each(e) })
 			_ = resp.Body.Close()
-			if !more || err == nil {
+			if !more || resp.StatusCode == http.StatusNoContent {
 				return nil
 			}
+		} else if !away(err) {
+			return err
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if _, ok := errors.AsType[*Unreachable](err); err != nil && !ok && resp == nil {
-			return err
-		}
 		if failed++; failed > reconnects {
-			return fmt.Errorf("the event stream was cut %d times in a row: %w", failed, err)
+			return fmt.Errorf("the event stream was cut %d times in a row: %w", failed, cmp.Or(err, io.EOF))
+		}
+		if failed == 1 && err == nil {
+			continue // most probably that was the end, and 204 comes now
 		}
 		select {
 		case <-ctx.Done():
@@ -47,6 +53,12 @@ func (c *Client) Events(ctx context.Context, path string, query url.Values, last
 		case <-time.After(reconnectAfter):
 		}
 	}
+}
+
+// away says whether an error of a new connection is one that passes.
+func away(err error) bool {
+	_, unreachable := errors.AsType[*Unreachable](err)
+	return unreachable || eval.IsKind(err, eval.KindStopping) || eval.IsKind(err, eval.KindUnavailable)
 }
 
 func (c *Client) open(ctx context.Context, path string, query url.Values, last string) (*http.Response, error) {
@@ -58,7 +70,7 @@ func (c *Client) open(ctx context.Context, path string, query url.Values, last s
 }
 
 // read hands on the events of one connection. more is false when each has
-// had enough; a nil error is the stream's own end.
+// had enough; a nil error means that the server has ended it in good order.
 func read(r io.Reader, last string, each func(Event) bool) (more bool, position string, err error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 64<<10), longestLine)
