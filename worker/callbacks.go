@@ -38,11 +38,11 @@ func newDeliverer(cfg Config, deps Deps) (*callback.Deliverer, error) {
 
 // waking is the store for the handler: the end of an evaluation with a callback wakes the deliverer. Those that end
 // elsewhere are found by its next look.
-func (w *Worker) waking() eval.Store {
+func (w *Worker) waking(store eval.Store) eval.Store {
 	if w.callback == nil {
-		return w.deps.Store
+		return store
 	}
-	return waking{w.deps.Store, w.callback.Wake}
+	return waking{store, w.callback.Wake}
 }
 
 type waking struct {

@@ -34,6 +34,8 @@ type Config struct {
 	// Window is how many evaluations of one priority wait in the queue at least, while more wait in the store for their
 	// turn. More do where there are many slots, or where they are taken quickly. Default: 8.
 	Window int
+	// Mirror is the time between two comparisons of the dead letters with the queue's archive. Default: 5 s.
+	Mirror time.Duration
 	// CheckInterval is how often an idle worker looks into the queue: most of the delay of a submission. Each look is
 	// one command per queue. Default: 10 ms; 5 ms where Redis is in the same process.
 	CheckInterval time.Duration

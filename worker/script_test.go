@@ -11,7 +11,8 @@ import (
 
 // script is an executor that does what a test tells it, by the program's language.
 type script struct {
-	slots int
+	slots   int
+	stopped chan eval.ID
 
 	mu       sync.Mutex
 	roles    map[string]role
@@ -22,7 +23,7 @@ type script struct {
 type role func(ctx context.Context, req eval.Request, sink func(eval.RunEvent)) (eval.Result, error)
 
 func newScript() *script {
-	return &script{slots: 4, roles: map[string]role{"hello": prints("hello\n")}}
+	return &script{slots: 4, stopped: make(chan eval.ID, 100), roles: map[string]role{"hello": prints("hello\n")}}
 }
 
 func (s *script) plays(language string, r role) {
@@ -56,7 +57,10 @@ func (s *script) Status(context.Context) (eval.ExecutorStatus, error) {
 	return eval.ExecutorStatus{Name: "script", Load: eval.Load{Slots: s.slots}}, nil
 }
 
-func (s *script) Stop(context.Context, eval.ID) error { return nil }
+func (s *script) Stop(_ context.Context, id eval.ID) error {
+	s.stopped <- id
+	return nil
+}
 
 func result(stdout string) eval.Result {
 	code := 0

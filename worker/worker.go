@@ -5,6 +5,7 @@
 //   - internal/handle: claim, beat, run, finish, one evaluation each.
 //   - internal/pool: which executor.
 //   - internal/reconcile: the queue follows the store.
+//   - internal/ends: what is left to do for those that failed, or were taken from their worker.
 //   - internal/callback: who asked for it is told of the end.
 package worker
 
@@ -27,6 +28,7 @@ import (
 	"github.com/crucible-eval/crucible/pkg/service"
 	"github.com/crucible-eval/crucible/pkg/task"
 	"github.com/crucible-eval/crucible/worker/internal/callback"
+	"github.com/crucible-eval/crucible/worker/internal/ends"
 	"github.com/crucible-eval/crucible/worker/internal/handle"
 	"github.com/crucible-eval/crucible/worker/internal/pool"
 	"github.com/crucible-eval/crucible/worker/internal/reconcile"
@@ -175,15 +177,18 @@ func (w *Worker) Start(ctx context.Context) error {
 		w.live, w.ownLive = live.New(w.deps.Redis.Client(), w.log), true
 	}
 	w.cfg.Concurrency = slots
+	queue := task.NewQueue(w.deps.Redis)
+	watch := ends.New(ends.Deps{Store: w.deps.Store, Queue: queue, Stop: w.pool.Stop, Every: w.cfg.Mirror, Logger: w.log, Registry: w.deps.Registry})
+	store := watch.Store()
 	reconciler := reconcile.New(reconcile.Config{
 		Every: w.cfg.Reconcile, Again: w.cfg.Again, Worker: w.cfg.Name, Slots: slots, Window: w.cfg.Window,
 	}, reconcile.Deps{
-		Store: w.deps.Store, Queue: task.NewQueue(w.deps.Redis), Redis: w.deps.Redis, Roster: w.live, Logger: w.log, Registry: w.deps.Registry,
+		Store: store, Queue: queue, Redis: w.deps.Redis, Roster: w.live, Logger: w.log, Registry: w.deps.Registry,
 	})
 	w.handler = handle.New(
 		handle.Config{Worker: w.cfg.Name, Slots: slots, Lease: w.cfg.Lease, Beat: w.cfg.Beat},
 		handle.Deps{
-			Store: w.waking(), Blobs: w.deps.Blobs, Executors: w.pool, Output: w.live, Claimed: reconciler.Claimed, Ended: reconciler.Moved,
+			Store: w.waking(store), Blobs: w.deps.Blobs, Executors: w.pool, Output: w.live, Claimed: reconciler.Claimed, Ended: reconciler.Moved,
 			Logger: w.log, Registry: w.deps.Registry,
 		})
 	w.server = task.NewServer(w.deps.Redis, task.ServerConfig{
@@ -193,6 +198,7 @@ func (w *Worker) Start(ctx context.Context) error {
 		service.NewLoop("notices", loopBound, w.listen),
 		service.NewLoop("reports", loopBound, w.reports),
 		service.NewLoop("reconciler", loopBound, reconciler.Run),
+		service.NewLoop("ends", loopBound, watch.Run),
 	}
 	if w.callback != nil {
 		all = append(all, service.NewLoop("callbacks", loopBound, w.callback.Run))

@@ -173,9 +173,9 @@ type target struct {
 	redis    *testkit.RedisServer    // nil: embedded
 	postgres *testkit.PostgresServer // nil: SQLite
 
-	// Of the API, where it is alone.
-	door *process
-	env  []string
+	// Of the API and the worker, where each is a process of its own.
+	door, worker *process
+	env          []string
 }
 
 func embedded(t *testing.T) target {
@@ -202,9 +202,9 @@ func splitWith(t *testing.T, more ...string) target {
 	storage := start(t, env, "storage", "--database-url", database, "--data-dir", t.TempDir())
 	executor := start(t, env, "executor")
 	env = append(env, "CRUCIBLE_STORAGE_URL="+storage.url, "CRUCIBLE_EXECUTOR_URLS="+executor.url)
-	start(t, env, "worker")
+	worker := start(t, env, "worker")
 	api := start(t, env, "api")
-	return target{api: api.client(t), url: api.url, redis: redis, postgres: postgres, door: api, env: env}
+	return target{api: api.client(t), url: api.url, redis: redis, postgres: postgres, door: api, worker: worker, env: env}
 }
 
 func contains(p *process, text string) bool { return strings.Contains(p.stderr.String(), text) }

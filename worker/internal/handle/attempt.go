@@ -254,7 +254,7 @@ func (a *attempt) report(now eval.Evaluation, o eval.Outcome) (string, error) {
 		a.log.Info("evaluation cancelled", "reason", now.Reason, "took_ms", took)
 	case eval.Failed:
 		a.log.Error("evaluation failed: dead letter", "kind", f.Kind, "error", f.Message, "took_ms", took)
-		return "", &task.Failure{Err: fmt.Errorf("%s: %s", f.Kind, f.Message), Final: true}
+		return "", final(f)
 	case eval.Queued:
 		delay := time.Duration(0)
 		if now.NextDispatchAt != nil {

@@ -111,6 +111,9 @@ func (h *Handler) Handle(ctx context.Context, d eval.Dispatch) (note string, err
 	switch kind := eval.KindOf(err); kind {
 	case "":
 	case eval.KindConflict, eval.KindNotFound:
+		if failed := h.failed(work, d.Key, err); failed != nil {
+			return "", failed
+		}
 		h.metrics.stale.Inc()
 		return "stale: " + err.Error(), nil
 	default:
@@ -120,6 +123,26 @@ func (h *Handler) Handle(ctx context.Context, d eval.Dispatch) (note string, err
 	}
 	span.SetAttributes(attribute.Int("crucible.attempt", a.eval.Attempt), attribute.String("crucible.language", a.eval.Spec.Language))
 	return a.handle(work)
+}
+
+// failed answers a dispatch of an evaluation that has failed for good, without a worker or before somebody ran its task
+// by hand: the task goes to the queue's archive, as it would have from the worker that failed it. nil: it has not failed.
+func (h *Handler) failed(ctx context.Context, key eval.Key, refused error) error {
+	if e, ok := errors.AsType[*eval.Error](refused); !ok || e.Status != eval.Failed {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Lease/3)
+	defer cancel()
+	e, err := h.deps.Store.Get(ctx, key)
+	if err != nil || e.Failure == nil {
+		return nil
+	}
+	return final(*e.Failure)
+}
+
+// final is how a handler tells the queue that an evaluation has failed for good.
+func final(f eval.Failure) *task.Failure {
+	return &task.Failure{Err: fmt.Errorf("%s: %s", f.Kind, f.Message), Final: true}
 }
 
 // enter counts a dispatch as in hand, unless the handler drains.
