@@ -15,12 +15,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/crucible-eval/crucible/api/internal/catalog"
 	"github.com/crucible-eval/crucible/api/internal/live"
 	"github.com/crucible-eval/crucible/api/internal/measure"
 	"github.com/crucible-eval/crucible/api/internal/monitor"
 	"github.com/crucible-eval/crucible/api/internal/page"
+	"github.com/crucible-eval/crucible/api/internal/quota"
 	"github.com/crucible-eval/crucible/api/internal/rest"
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/httpkit"
@@ -120,9 +122,17 @@ func New(cfg Config, d Deps) (*Service, error) {
 		return nil, fmt.Errorf("api metrics: %w", err)
 	}
 	sources := measure.Sources{Store: d.Store, Roster: d.Roster, Executors: known}
+	var shared *redis.Client // of several replicas
+	if d.Redis != nil && !d.Redis.Embedded() {
+		shared = d.Redis.Client()
+	}
+	gate, err := quota.New(quota.Options{Config: cfg.Quota, Source: d.Store, Redis: shared, Logger: log, Registry: d.Registry})
+	if err != nil {
+		return nil, fmt.Errorf("api metrics: %w", err)
+	}
 	o := rest.Options{
 		Store: d.Store, Blobs: d.Blobs, Queue: d.Queue, Output: d.Output, Roster: d.Roster, Storage: d.StorageInfo,
-		Hub: hub, Catalog: known, Policy: d.Policy, Log: log, Metrics: metrics, Version: d.Version, Draining: server.Draining(), NewWork: server.NewWork,
+		Hub: hub, Catalog: known, Policy: d.Policy, Quota: gate, Log: log, Metrics: metrics, Version: d.Version, Draining: server.Draining(), NewWork: server.NewWork,
 		BatchBodyLimit: cfg.BatchBodyLimit, MaxWait: cfg.MaxWait, MaxWaiters: cfg.MaxWaiters, MaxStreams: cfg.MaxStreams,
 	}
 	if d.Redis != nil {
@@ -149,7 +159,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 		s.monitor.Routes(server.Echo())
 	}
 	s.Group = service.NewGroup(log, service.NewLoop("catalog", loopBound, known.Run), service.NewLoop("live", loopBound, hub.Run),
-		service.NewLoop("measurer", measureBound, measurer.Run), server)
+		service.NewLoop("measurer", measureBound, measurer.Run), service.NewLoop("quota", loopBound, gate.Run), server)
 	return s, nil
 }
 

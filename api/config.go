@@ -4,11 +4,15 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"math"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/crucible-eval/crucible/api/internal/quota"
 	"github.com/crucible-eval/crucible/pkg/httpkit"
 )
 
@@ -21,6 +25,13 @@ const (
 	DefaultMaxStreams     = 1000
 	DefaultMaxWaiters     = 10_000
 	DefaultMeasureEvery   = 5 * time.Second
+)
+
+// Quota has the limits of all clients, and Limits are those of one. See
+// package quota.
+type (
+	Quota  = quota.Config
+	Limits = quota.Limits
 )
 
 // Config is what an operator decides about the API. Zero values are the
@@ -51,6 +62,10 @@ type Config struct {
 	// are counted for /metrics.
 	MeasureEvery time.Duration
 
+	// Quota is how much clients may submit, and how much may wait. Zero: no
+	// bounds.
+	Quota Quota
+
 	// MonitorReadOnly makes /monitor show and not change the queues.
 	MonitorReadOnly bool
 }
@@ -64,6 +79,46 @@ func (c Config) withDefaults() Config {
 	c.MeasureEvery = cmp.Or(c.MeasureEvery, DefaultMeasureEvery)
 	c.MaxStreams = cmp.Or(c.MaxStreams, DefaultMaxStreams)
 	return c
+}
+
+// NewQuota makes a quota of the limits of each client, those of all together,
+// and others by name: NAME:rate=20,burst=200,queued=50000, of which what is
+// not named is as for each.
+func NewQuota(each Limits, queued int64, others []string) (Quota, error) {
+	q := Quota{Each: each, Queued: queued, Clients: map[string]Limits{}}
+	if each.Rate < 0 || each.Burst < 0 || each.Queued < 0 || queued < 0 {
+		return q, errors.New("the limits of clients must not be negative; 0 is no bound")
+	}
+	for _, text := range others {
+		name, list, ok := strings.Cut(text, ":")
+		name = strings.TrimSpace(name)
+		if !ok || !clientName.MatchString(name) {
+			return q, fmt.Errorf("the limits %q of a client cannot be read: write NAME:rate=20,burst=200,queued=50000", text)
+		}
+		if _, twice := q.Clients[name]; twice {
+			return q, fmt.Errorf("client %q has limits twice", name)
+		}
+		l := each
+		for part := range strings.SplitSeq(list, ",") {
+			key, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+			n, err := strconv.ParseFloat(value, 64)
+			whole := n == math.Trunc(n) && n <= 1<<53
+			switch {
+			case err != nil || !(n >= 0 && n <= math.MaxFloat64):
+				return q, fmt.Errorf("limit %q of client %q: want %s=NUMBER, and 0 for no bound", part, name, cmp.Or(key, "rate"))
+			case key == "rate":
+				l.Rate = n
+			case key == "burst" && whole:
+				l.Burst = int(n)
+			case key == "queued" && whole:
+				l.Queued = int64(n)
+			default:
+				return q, fmt.Errorf("limit %q of client %q: there are rate, burst and queued, and the last two are whole numbers", part, name)
+			}
+		}
+		q.Clients[name] = l
+	}
+	return q, nil
 }
 
 // clientName is what the name of a client looks like: it stands in logs,

@@ -153,7 +153,7 @@ func (a *API) retry(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	e, again, err := a.retryOne(ctx, key)
+	e, again, err := a.retryOne(ctx, httpkit.Client(c), key)
 	if err != nil {
 		return err
 	}
@@ -165,12 +165,17 @@ func (a *API) retry(c echo.Context) error {
 
 // retryOne returns the evaluation in place of a failed one; again means that
 // it was there before.
-func (a *API) retryOne(ctx context.Context, key eval.Key) (e eval.Evaluation, again bool, err error) {
+func (a *API) retryOne(ctx context.Context, client string, key eval.Key) (e eval.Evaluation, again bool, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return e, false, err
 	}
+	settle, err := a.Quota.Admit(ctx, client, 1)
+	if err != nil {
+		return e, false, err
+	}
 	e, err = a.Store.Retry(ctx, key, eval.ID(id.String()))
+	settle(err == nil && e.ID == eval.ID(id.String()))
 	if err != nil || e.ID != eval.ID(id.String()) {
 		return e, true, err
 	}

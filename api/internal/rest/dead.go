@@ -161,7 +161,7 @@ func (a *API) retryDeadLetters(c echo.Context) error {
 	ctx, out := c.Request().Context(), Retried{Retried: []RetriedOne{}, Next: next}
 	gone := map[eval.ID]bool{}
 	out.Failed = each(ctx, ids, func(id eval.ID) error {
-		e, _, err := a.retryOne(ctx, keyOf(id))
+		e, _, err := a.retryOne(ctx, httpkit.Client(c), keyOf(id))
 		if err == nil {
 			out.Retried = append(out.Retried, RetriedOne{id, e.ID})
 			gone[id] = true

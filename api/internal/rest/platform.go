@@ -10,6 +10,7 @@ import (
 
 	"github.com/crucible-eval/crucible/api/internal/catalog"
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/httpkit"
 	"github.com/crucible-eval/crucible/pkg/task"
 )
 
@@ -342,6 +343,27 @@ type Granted struct {
 	MaxBatch          int         `json:"max_batch"`
 	MaxWaitMS         int64       `json:"max_wait_ms"`
 	MaxRunAheadHours  float64     `json:"max_run_ahead_hours"`
+
+	// Client is where the client stands that asks, and Queue all together;
+	// absent while the store cannot be asked.
+	Client *ClientLimits `json:"client,omitempty"`
+	Queue  *QueueLimits  `json:"queue,omitempty"`
+}
+
+// ClientLimits are what one client may submit. Limits that are absent are not there.
+type ClientLimits struct {
+	Name      string  `json:"name"` // "" where there are no keys
+	Rate      float64 `json:"rate_per_second,omitempty"`
+	Burst     int     `json:"burst,omitempty"`
+	MaxQueued int64   `json:"max_queued,omitempty"`
+	Queued    int64   `json:"queued"`
+	Running   int64   `json:"running"`
+}
+
+// QueueLimits are those of all clients together.
+type QueueLimits struct {
+	MaxQueued int64 `json:"max_queued,omitempty"`
+	Queued    int64 `json:"queued"`
 }
 
 func (a *API) limits(c echo.Context) error {
@@ -349,12 +371,18 @@ func (a *API) limits(c echo.Context) error {
 		return err
 	}
 	p := a.Policy
-	return c.JSON(http.StatusOK, Granted{
+	out := Granted{
 		Default: p.Default, Min: p.Min, Max: p.Max,
 		MaxProgramBytes: p.MaxProgramBytes, MaxTests: p.MaxTests, MaxFiles: p.MaxFiles, MaxTestsWallMS: p.MaxTestsWall.Milliseconds(),
 		MaxArtifacts: p.MaxArtifacts, MaxArtifactBytes: p.MaxArtifactBytes, MaxArtifactsBytes: p.MaxArtifactsBytes,
 		MaxBatch: maxBatch, MaxWaitMS: a.MaxWait.Milliseconds(), MaxRunAheadHours: p.MaxRunAhead.Hours(),
-	})
+	}
+	name := httpkit.Client(c)
+	if s, err := a.Quota.State(c.Request().Context(), name); err == nil {
+		out.Client = &ClientLimits{name, s.Rate, s.Burst, s.Limits.Queued, s.Now.Queued, s.Now.Running}
+		out.Queue = &QueueLimits{s.MaxQueued, s.AllQueued}
+	}
+	return c.JSON(http.StatusOK, out)
 }
 
 // StorageReport says where data is kept.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/crucible-eval/crucible/api/internal/catalog"
 	"github.com/crucible-eval/crucible/api/internal/live"
+	"github.com/crucible-eval/crucible/api/internal/quota"
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/httpkit"
 	"github.com/crucible-eval/crucible/pkg/task"
@@ -49,6 +50,7 @@ type Options struct {
 	Hub      *live.Hub
 	Catalog  *catalog.Catalog
 	Policy   eval.Policy
+	Quota    *quota.Gate
 	Log      *slog.Logger
 	Metrics  *Metrics
 	Version  string

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/crucible-eval/crucible/api/internal/quota"
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/httpkit"
 )
@@ -159,7 +161,7 @@ func (a *API) create(c echo.Context, asked, granted []eval.Spec, batch, key stri
 		}
 		sub.Evaluations[i] = eval.Evaluation{Key: keyOf(eval.ID(id.String())), Spec: spec, BatchID: batch, Client: client, Trace: traceparent}
 	}
-	created, replayed, err := a.Store.Create(ctx, sub)
+	created, replayed, err := a.admitted(ctx, client, sub)
 	if err != nil {
 		return nil, false, err
 	}
@@ -178,6 +180,25 @@ func (a *API) create(c echo.Context, asked, granted []eval.Spec, batch, key stri
 	}
 	a.enqueue(ctx, created)
 	return created, false, nil
+}
+
+// admitted creates what the client's limits let in. A submission that was
+// accepted before is not refused: it adds nothing.
+func (a *API) admitted(ctx context.Context, client string, sub eval.Submission) (created []eval.Evaluation, replayed bool, err error) {
+	settle, err := a.Quota.Admit(ctx, client, len(sub.Evaluations))
+	if errors.Is(err, quota.ErrFull) && sub.IdempotencyKey != "" {
+		sub.Recall = true
+		created, replayed, known := a.Store.Create(ctx, sub)
+		if known == nil || eval.IsKind(known, eval.KindKeyReused) {
+			return created, replayed, known
+		}
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	created, replayed, err = a.Store.Create(ctx, sub)
+	settle(err == nil && !replayed)
+	return created, replayed, err
 }
 
 // enqueue is the fast path to the workers, for those that the store has

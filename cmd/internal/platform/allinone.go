@@ -24,6 +24,7 @@ type AllInOneConfig struct {
 	StandIn
 	Door
 	Keys
+	Quota
 	Sandbox
 	Grants
 	Life
@@ -71,7 +72,11 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 	if err != nil {
 		return nil, err
 	}
-	door, err := api.New(apiConfig(cfg.Listen, cfg.Door, cfg.Keys), api.Deps{
+	listen, err := apiConfig(cfg.Listen, cfg.Door, cfg.Keys, cfg.Quota)
+	if err != nil {
+		return nil, err
+	}
+	door, err := api.New(listen, api.Deps{
 		Store: front.Store, StandIn: front.standIn, Blobs: backend.Blobs, Queue: queue, Notices: wires, Output: wires, Roster: wires,
 		Redis: redis, StorageInfo: storageInfo(backend), Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version,
 		Executors: []api.NamedExecutor{{Name: "local", Executor: local}}, Policy: policy,
@@ -130,11 +135,13 @@ func workerConfig(cfg Work, stop Stop, rt *Runtime) worker.Config {
 	}
 }
 
-func apiConfig(listen string, door Door, keys Keys) api.Config {
+func apiConfig(listen string, door Door, keys Keys, quota Quota) (api.Config, error) {
+	limits, err := quota.Config()
 	return api.Config{
+		Quota:  limits,
 		Listen: listen, APIKeys: secrets(keys.APIKeys), MonitorReadOnly: keys.MonitorReadOnly,
 		AllowInsecure: door.AllowInsecure, AllowedHosts: door.AllowedHosts,
-	}
+	}, err
 }
 
 // storageInfo tells the numbers of a storage in this process.

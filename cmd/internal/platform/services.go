@@ -32,6 +32,7 @@ type APIConfig struct {
 	Grants
 	Door
 	Keys
+	Quota
 	Token
 	Stop
 }
@@ -87,12 +88,16 @@ func API(ctx context.Context, cfg APIConfig, rt *Runtime) (_ *Platform, err erro
 	for _, u := range cfg.ExecutorURLs {
 		executors = append(executors, api.NamedExecutor{Name: u, Executor: remote.NewExecutor(u, cfg.ServiceToken.Reveal(), nil)})
 	}
+	listen, err := apiConfig(cfg.Listen, cfg.Door, cfg.Keys, cfg.Quota)
+	if err != nil {
+		return nil, err
+	}
 	queue := task.NewQueue(f.redis)
 	front, err := p.newFront(cfg.StandIn, f.store, f.wires, queue, rt)
 	if err != nil {
 		return nil, err
 	}
-	door, err := api.New(apiConfig(cfg.Listen, cfg.Door, cfg.Keys), api.Deps{
+	door, err := api.New(listen, api.Deps{
 		Store: front.Store, StandIn: front.standIn, Blobs: f.blobs, Queue: queue, Notices: f.wires, Output: f.wires, Roster: f.wires,
 		Redis: f.redis, Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version, Executors: executors, Policy: policy,
 		Beside: front.lively(),

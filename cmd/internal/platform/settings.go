@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"time"
 
+	"github.com/crucible-eval/crucible/api"
 	"github.com/crucible-eval/crucible/executor"
 	"github.com/crucible-eval/crucible/pkg/config"
 	"github.com/crucible-eval/crucible/pkg/eval"
@@ -52,6 +53,21 @@ type Door struct {
 type Keys struct {
 	APIKeys         []config.Secret `name:"api-key" group:"Access" env:"CRUCIBLE_API_KEYS" placeholder:"KEY" help:"Credentials that clients of the API may send: KEY or NAME:KEY. May be repeated. Without any, none are needed and the API listens on loopback only."`
 	MonitorReadOnly bool            `group:"Access" env:"CRUCIBLE_MONITOR_READ_ONLY" help:"/monitor shows the queues and cannot change them."`
+}
+
+// Quota is how much clients may submit.
+type Quota struct {
+	ClientRate   float64  `group:"Clients" env:"CRUCIBLE_CLIENT_RATE" default:"0" help:"Evaluations that a client may submit in a second, in the long run. 0: no bound."`
+	ClientBurst  int      `group:"Clients" env:"CRUCIBLE_CLIENT_BURST" default:"0" help:"As many at once, after a pause. 0: ten seconds' worth of the rate."`
+	ClientQueued int64    `group:"Clients" env:"CRUCIBLE_CLIENT_QUEUED" default:"20000" help:"Evaluations of a client that may wait. 0: no bound."`
+	QueueDepth   int64    `group:"Clients" env:"CRUCIBLE_QUEUE_DEPTH" default:"100000" help:"Evaluations of all clients that may wait. 0: no bound."`
+	ClientLimits []string `name:"client-limits" group:"Clients" env:"CRUCIBLE_CLIENT_LIMITS" sep:";" placeholder:"NAME:LIMITS" help:"Other limits for a client, by the name of its API key, such as ci:rate=20,burst=200,queued=50000. What is not named is as for all. May be repeated; in the environment, semicolons stand between."`
+}
+
+// Config is an error when the limits of a client cannot be read.
+func (q Quota) Config() (api.Quota, error) {
+	each := api.Limits{Rate: q.ClientRate, Burst: q.ClientBurst, Queued: q.ClientQueued}
+	return api.NewQuota(each, q.QueueDepth, q.ClientLimits)
 }
 
 // Token is what the services show each other.
