@@ -282,13 +282,14 @@ func (l *load) problem(format string, args ...any) {
 	l.say("PROBLEM: "+format, args...)
 }
 
-// open lists the evaluations that have been accepted and, as far as clients know, have not ended.
+// open lists the evaluations that have been accepted and, as far as clients know, have not ended. The poison is left
+// out: its way is another one.
 func (l *load) open() []eval.ID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var ids []eval.ID
 	for _, it := range l.items {
-		if it.id != "" && !it.seen {
+		if it.id != "" && !it.seen && it.kind != poisonKind {
 			ids = append(ids, it.id)
 		}
 	}
