@@ -62,7 +62,7 @@ e2e: services build $(TOOLS)/gotestsum ## Run the end-to-end tests against the b
 .PHONY: chaos
 chaos: services build ## Kill, freeze, cut and corrupt everything under load; check that nothing is lost
 	$(GO) test -c -tags chaos -o bin/chaos.test ./cmd/chaos
-	cd cmd/chaos && REQUIRE_SERVICES=1 $(ROOT)/bin/chaos.test -test.timeout 60m $(ARGS)
+	cd cmd/chaos && REQUIRE_SERVICES=1 $(ROOT)/bin/chaos.test -test.timeout 60m -program $(ROOT)/bin/crucible $(ARGS)
 
 .PHONY: chaos-short
 chaos-short: ## The same with short leases and few evaluations, for CI

@@ -31,6 +31,7 @@ var options struct {
 	output              string
 	markdown            string
 	keep                string
+	program             string
 }
 
 func init() {
@@ -42,6 +43,7 @@ func init() {
 	flag.StringVar(&options.only, "only", "", "only these kinds of fault, by comma; the report's first column has the names")
 	flag.StringVar(&options.output, "o", "text", "how to print the report: text or json")
 	flag.StringVar(&options.markdown, "markdown", "", "write the report between the marks of this page")
+	flag.StringVar(&options.program, "program", "", "the built crucible; without it, one is built")
 	flag.StringVar(&options.keep, "keep", "", "keep the logs of all processes in this folder; otherwise those of a failed run stay where its end says")
 }
 
@@ -77,16 +79,18 @@ func build(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	dir, err := os.MkdirTemp("", "crucible-chaos-build-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	program = filepath.Join(dir, "crucible")
-	if err := compile(program); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	if program = options.program; program == "" {
+		dir, err := os.MkdirTemp("", "crucible-chaos-build-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		program = filepath.Join(dir, "crucible")
+		if err := compile(program); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
 	return testkit.Services(m).Run()
 }

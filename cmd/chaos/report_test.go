@@ -5,6 +5,7 @@ package chaos_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -67,8 +68,8 @@ func newReport(c *cluster, kinds []fault) *report {
 		Command: "make chaos", Date: time.Now().UTC().Format(time.DateOnly), Seed: options.seed, Timings: c.timings,
 		Versions: map[string]string{}, Problems: []string{},
 	}
-	if len(os.Args) > 1 {
-		r.Command = fmt.Sprintf("make chaos ARGS=%q", strings.Join(os.Args[1:], " "))
+	if words := given(); len(words) > 0 {
+		r.Command += fmt.Sprintf(" ARGS=%q", strings.Join(words, " "))
 	}
 	for _, f := range kinds {
 		r.Faults = append(r.Faults, &row{Name: f.name, What: f.what, Healed: f.healed})
@@ -93,6 +94,18 @@ func newReport(c *cluster, kinds []fault) *report {
 		r.Versions["postgres"] = strings.TrimSpace(string(text))
 	}
 	return r
+}
+
+// given are the flags that decide what the run does, as they were given.
+func given() []string {
+	var words []string
+	flag.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "evaluations", "faults", "seed", "rate", "fast", "only":
+			words = append(words, "-"+f.Name+"="+f.Value.String())
+		}
+	})
+	return words
 }
 
 func (r *report) problem(format string, args ...any) {
