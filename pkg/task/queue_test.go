@@ -63,16 +63,41 @@ func TestADispatchInADeadWorkersHandDoesNotBlockItsEvaluation(t *testing.T) {
 
 func TestADispatchThatWaitsForItsRetryStartsWhenItIsDue(t *testing.T) {
 	onBoth(t, func(t *testing.T, r *task.Redis) {
-		queue, got := task.NewQueue(r), make(chan bool, 10)
-		serve(t, r, 1, func(ctx context.Context, _ eval.Dispatch) (string, error) {
-			got <- task.Redelivered(ctx)
+		queue, got := task.NewQueue(r), make(chan eval.Dispatch, 10)
+		serve(t, r, 1, func(_ context.Context, d eval.Dispatch) (string, error) {
+			got <- d
 			return "", &task.Failure{Err: errors.New("store away"), Delay: time.Hour}
 		})
 		require.NoError(t, queue.Enqueue(t.Context(), dispatch("a")))
-		require.False(t, <-got)
+		<-got
 		testkit.Eventually(t, func() bool { return info(t, r).Retry == 1 }, "it waits for its retry")
 		require.NoError(t, queue.Enqueue(t.Context(), dispatch("a")))
-		require.True(t, <-got)
+		<-got
+	})
+}
+
+// TestASuspectThatWaitsAtAWorkerIsNotDispatchedTwice has a worker hold the dispatch of an evaluation that must run
+// alone: a second task would have another worker clear all its slots for it, too. When the first worker dies, which its
+// lease in the queue tells, it is dispatched again.
+func TestASuspectThatWaitsAtAWorkerIsNotDispatchedTwice(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *task.Redis) {
+		queue, got, end := task.NewQueue(r), make(chan eval.Dispatch, 10), make(chan struct{})
+		defer close(end)
+		serve(t, r, 2, func(_ context.Context, d eval.Dispatch) (string, error) {
+			got <- d
+			<-end
+			return "", nil
+		})
+		d := dispatch("a")
+		d.Alone = true
+		require.NoError(t, queue.Enqueue(t.Context(), d))
+		require.Equal(t, d, <-got, "that it must be alone is told")
+		require.NoError(t, queue.Enqueue(t.Context(), d))
+		require.Zero(t, info(t, r).Pending)
+		require.EqualValues(t, 1, info(t, r).Active)
+		require.NoError(t, r.Client().Del(t.Context(), "asynq:{default}:lease").Err())
+		require.NoError(t, queue.Enqueue(t.Context(), d))
+		require.Equal(t, d, <-got)
 	})
 }
 

@@ -226,12 +226,6 @@ func (s *Server) hold(id string, d eval.Dispatch) (release func()) {
 	}
 }
 
-// Redelivered says whether the queue hands this dispatch out again, after an error or after its worker died.
-func Redelivered(ctx context.Context) bool {
-	n, _ := asynq.GetRetryCount(ctx)
-	return n > 0
-}
-
 // seqOf reads the dispatch number from a task's id; 0 when there is none.
 func seqOf(taskID string) int {
 	_, seq, _ := strings.Cut(taskID, ":")
