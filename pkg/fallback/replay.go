@@ -121,7 +121,7 @@ func (s *Store) bring(ctx context.Context, en *entry) error {
 	}
 	s.metrics.moved.Add(float64(len(sub.Evaluations)))
 	if s.options.Moved != nil && err == nil && !replayed {
-		s.options.Moved(ctx, slices.DeleteFunc(created, func(e eval.Evaluation) bool { return e.Spec.RunAt != nil }))
+		s.options.Moved(ctx, slices.DeleteFunc(created, func(e eval.Evaluation) bool { return !e.Dispatched() }))
 	}
 	return nil
 }
