@@ -43,6 +43,9 @@ type NamedExecutor = catalog.Executor
 // StoragePart is a place where data is kept, with its numbers as they are.
 type StoragePart = rest.StoragePart
 
+// Retention is how long a part keeps what has ended.
+type Retention = rest.Retention
+
 // Deps are what the API works with. Store and Queue are required. Without one
 // of the others, what needs it answers that it is not here.
 type Deps struct {

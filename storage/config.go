@@ -81,6 +81,9 @@ func (c Config) check() (Config, error) {
 	if err, ok := errors.AsType[*eval.Error](c.Rules.Check()); ok {
 		bad = append(bad, err.Fields...)
 	}
+	if c.Retention.Ended < 0 || c.Retention.Failed < 0 {
+		bad = append(bad, eval.FieldError{Field: "retention", Message: "is negative; give an age such as 720h, or 0 to keep everything for ever"})
+	}
 	needsFolder := c.Backend == File || c.Backend == SQLite || c.Backend == Postgres && c.BlobsURL == ""
 	if needsFolder && c.DataDir == "" {
 		bad = append(bad, eval.FieldError{Field: "data_dir", Message: "is needed for the backend " + c.Backend})

@@ -15,11 +15,13 @@ type Description struct {
 	Project       string     `json:"project"`
 	Stats         eval.Stats `json:"stats"` // of the project
 	DatabaseBytes *int64     `json:"database_bytes,omitempty"`
+
+	Retention eval.Retention `json:"-"`
 }
 
 // Describe says what the backend is and what it holds of a project. KindUnavailable.
 func (b *Backend) Describe(ctx context.Context, project string) (Description, error) {
-	d := Description{Backend: b.kind, Blobs: b.blobs, Project: project}
+	d := Description{Backend: b.kind, Blobs: b.blobs, Project: project, Retention: b.retention}
 	var err error
 	if d.Stats, err = b.Store.Stats(ctx, project); err != nil {
 		return d, err

@@ -9,8 +9,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -173,6 +175,49 @@ func TestNoBlobIsSweptThatSomebodyRefersTo(t *testing.T) {
 		busy.Wait()
 		t.Logf("%d blobs were swept meanwhile", swept.Load())
 	})
+}
+
+func TestTheSweeperRunsByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, err := storage.Open(t.Context(), storage.Config{Backend: storage.Memory, Retention: eval.Retention{Ended: 30 * time.Second}}, nil)
+		require.NoError(t, err)
+		registry := prometheus.NewRegistry()
+		s, err := storage.NewSweeper(b, storage.SweepConfig{Every: 10 * time.Second}, nil, registry)
+		require.NoError(t, err)
+		require.NoError(t, s.Start(t.Context()))
+		create(t, b.Store, "a", "b")
+		complete(t, b.Store, "a")
+		there := func(id string) bool {
+			_, err := b.Store.Get(t.Context(), evaluation(id).Key)
+			return err == nil
+		}
+		time.Sleep(eval.MaxKept - time.Second)
+		require.True(t, there("a"), "somebody may remember what an earlier process promised")
+		time.Sleep(2 * time.Second)
+		require.False(t, there("a"))
+		complete(t, b.Store, "b")
+		time.Sleep(29 * time.Second)
+		require.True(t, there("b"))
+		time.Sleep(15 * time.Second)
+		require.False(t, there("b"))
+		require.NoError(t, s.Live())
+		require.NoError(t, s.Stop(t.Context()))
+		require.NoError(t, b.Close())
+		families, err := registry.Gather()
+		require.NoError(t, err)
+		for _, f := range families {
+			if f.GetName() == "crucible_sweep_evaluations_total" {
+				require.InDelta(t, 2, f.GetMetric()[0].GetCounter().GetValue(), 0)
+				return
+			}
+		}
+		t.Fatal("there is no metric of what was swept")
+	})
+}
+
+func TestARetentionInThePastIsRefused(t *testing.T) {
+	_, err := storage.Open(t.Context(), storage.Config{Backend: storage.Memory, Retention: eval.Retention{Ended: -time.Hour}}, nil)
+	require.Equal(t, eval.KindInvalid, eval.KindOf(err))
 }
 
 // The file backend keeps the last cursor although all of its events are gone.

@@ -8,12 +8,9 @@ import (
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
-// Clone copies an evaluation with everything that a caller could change
+// Clone copies the evaluation with everything that a caller could change
 // through it.
-func Clone(e eval.Evaluation) eval.Evaluation { return clone(e) }
-
-// clone copies everything that a caller could change through the evaluation.
-func clone(e eval.Evaluation) eval.Evaluation {
+func Clone(e eval.Evaluation) eval.Evaluation {
 	e.Spec = cloneSpec(e.Spec)
 	e.Result = cloneResult(e.Result)
 	e.Failure = clonePointer(e.Failure)

@@ -57,7 +57,7 @@ func (s *Store) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Ev
 		return eval.Evaluation{}, err
 	}
 	if first := s.records[s.retries[key]]; first != nil {
-		return clone(first.eval), nil
+		return Clone(first.eval), nil
 	}
 	changes := []eval.Change{c}
 	s.lines.standing().Join(changes, now, s.rules())
@@ -68,7 +68,7 @@ func (s *Store) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Ev
 	if err := s.write(ctx, []eval.Change{c}, nil, key); err != nil {
 		return eval.Evaluation{}, err
 	}
-	return clone(c.Evaluation), nil
+	return Clone(c.Evaluation), nil
 }
 
 // DeleteDeadLetter implements [eval.DeadLetters].

@@ -41,13 +41,13 @@ func (s *Store) Create(ctx context.Context, sub eval.Submission) ([]eval.Evaluat
 			key.IDs = append(key.IDs, c.Evaluation.ID)
 		}
 		created[i] = c.Evaluation
-		changes[i].Evaluation = clone(c.Evaluation)
+		changes[i].Evaluation = Clone(c.Evaluation)
 	}
 	if err := s.write(ctx, changes, key); err != nil {
 		return nil, false, err
 	}
 	for i := range created {
-		created[i] = clone(created[i])
+		created[i] = Clone(created[i])
 	}
 	return created, false, nil
 }
@@ -77,7 +77,7 @@ func (s *Store) replay(name string, used idempotencyKey, sub eval.Submission) ([
 		if r == nil {
 			return nil, sub.Forgotten()
 		}
-		first = append(first, clone(r.eval))
+		first = append(first, Clone(r.eval))
 	}
 	return first, nil
 }

@@ -27,7 +27,7 @@ func (s *Store) Get(ctx context.Context, key eval.Key) (e eval.Evaluation, err e
 			err = key.Missing()
 			return
 		}
-		e = clone(r.eval)
+		e = Clone(r.eval)
 	})
 	if gone != nil {
 		return e, gone
@@ -56,7 +56,7 @@ func (s *Store) List(ctx context.Context, q eval.Query) (eval.Page, error) {
 				page.Next = page.Evaluations[q.Limit-1].Cursor()
 				return
 			}
-			page.Evaluations = append(page.Evaluations, clone(e.Summary()))
+			page.Evaluations = append(page.Evaluations, Clone(e.Summary()))
 		}
 	})
 	return page, err

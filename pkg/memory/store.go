@@ -274,7 +274,7 @@ func (s *Store) change(ctx context.Context, key eval.Key, missing error, fn func
 	if err := s.write(ctx, []eval.Change{c}, nil); err != nil {
 		return eval.Evaluation{}, err
 	}
-	return clone(c.Evaluation), nil
+	return Clone(c.Evaluation), nil
 }
 
 // ended is the error of a caller who has gone.

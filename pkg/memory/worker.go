@@ -154,7 +154,7 @@ func (s *Store) overdue(ctx context.Context, from map[eval.Key]*record, limit in
 		if err := s.write(ctx, []eval.Change{c}, nil); err != nil {
 			return changed, err
 		}
-		changed = append(changed, clone(c.Evaluation))
+		changed = append(changed, Clone(c.Evaluation))
 	}
 	return changed, nil
 }

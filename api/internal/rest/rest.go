@@ -35,6 +35,14 @@ type StoragePart struct {
 	Objects *int64 `json:"objects,omitempty"` // rows, files or keys; nil: not known
 	Version string `json:"version,omitempty"` // of the server behind it
 	Problem string `json:"problem,omitempty"` // why it cannot be reached
+	// Retention is how long what has ended is kept there; nil: not known.
+	Retention *Retention `json:"retention,omitempty"`
+}
+
+// Retention is how many seconds evaluations are kept from their end; 0: for ever.
+type Retention struct {
+	Ended  int64 `json:"ended_seconds"`  // completed and cancelled
+	Failed int64 `json:"failed_seconds"` // with their dead letters
 }
 
 // Options are what the routes work with. Blobs, Output, Roster, Queues and

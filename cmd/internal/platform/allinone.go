@@ -156,7 +156,9 @@ func storageInfo(backend *storage.Backend) func(context.Context) ([]api.StorageP
 			rows += n
 		}
 		return []api.StoragePart{
-			{Name: "database", Backend: d.Backend, Bytes: d.DatabaseBytes, Objects: &rows},
+			{Name: "database", Backend: d.Backend, Bytes: d.DatabaseBytes, Objects: &rows, Retention: &api.Retention{
+				Ended: int64(d.Retention.Ended.Seconds()), Failed: int64(d.Retention.Failed.Seconds()),
+			}},
 			{Name: "blobs", Backend: d.Blobs},
 		}, nil
 	}
