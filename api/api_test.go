@@ -121,6 +121,7 @@ func (r response) problem(status int, kind eval.Kind) problem.Problem {
 	r.decode(&p)
 	require.Equal(r.t, "urn:crucible:problem:"+string(kind), p.Type, r.Body)
 	require.NotEmpty(r.t, p.Detail)
+	require.NotEmpty(r.t, p.Do)
 	return p
 }
 

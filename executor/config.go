@@ -98,7 +98,7 @@ func Survey(ctx context.Context, c Config) []sandbox.Offer {
 
 func (c Config) filled() (Config, error) {
 	if c.Slots < 0 || c.MemoryBytes < 0 {
-		return c, errors.New("executor: slots and memory cannot be negative")
+		return c, errors.New("executor: slots and memory cannot be negative; 0 takes what this machine has")
 	}
 	for _, level := range []string{c.Isolation, c.MinIsolation} {
 		if level != "" && !slices.Contains(eval.IsolationLevels(), level) {

@@ -70,10 +70,10 @@ func (c Config) check() (Config, error) {
 		bad = append(bad, eval.FieldError{Field: "backend", Message: fmt.Sprintf("is %q; it must be one of %s", c.Backend, strings.Join(Backends(), ", "))})
 	}
 	if c.Backend == Postgres && c.DatabaseURL == "" {
-		bad = append(bad, eval.FieldError{Field: "database_url", Message: "is needed for the backend postgres"})
+		bad = append(bad, eval.FieldError{Field: "database_url", Message: "is needed for the backend postgres: give postgres://user:password@host/database"})
 	}
 	if c.Backend != Postgres && c.DatabaseURL != "" {
-		bad = append(bad, eval.FieldError{Field: "database_url", Message: "is set, but the backend is " + c.Backend})
+		bad = append(bad, eval.FieldError{Field: "database_url", Message: "is set, but the backend is " + c.Backend + ": leave one of the two out"})
 	}
 	if c.Rules == (eval.Rules{}) {
 		c.Rules = eval.DefaultRules()
@@ -86,7 +86,7 @@ func (c Config) check() (Config, error) {
 	}
 	needsFolder := c.Backend == File || c.Backend == SQLite || c.Backend == Postgres && c.BlobsURL == ""
 	if needsFolder && c.DataDir == "" {
-		bad = append(bad, eval.FieldError{Field: "data_dir", Message: "is needed for the backend " + c.Backend})
+		bad = append(bad, eval.FieldError{Field: "data_dir", Message: "is needed for the backend " + c.Backend + ": name a folder that may be written"})
 	}
 	return c, eval.Invalid(bad)
 }

@@ -86,7 +86,7 @@ func (s Submission) validate() error {
 			check(fmt.Sprintf("%stags[%d]", at, j), tag)
 		}
 		if seen[e.ID] {
-			return &Error{Kind: KindConflict, Message: fmt.Sprintf("id %s occurs twice in the submission", e.ID)}
+			return &Error{Kind: KindConflict, Message: fmt.Sprintf("id %s occurs twice in the submission; each needs one of its own", e.ID)}
 		}
 		seen[e.ID] = true
 	}
@@ -102,7 +102,7 @@ func (k Key) Plausible() bool { return isText(k.Project) && isText(string(k.ID))
 
 // Exists is the error for an id that is taken.
 func (k Key) Exists() error {
-	return &Error{Kind: KindConflict, Message: fmt.Sprintf("evaluation %s exists already", k.ID)}
+	return &Error{Kind: KindConflict, Message: fmt.Sprintf("evaluation %s exists already; use a new id", k.ID)}
 }
 
 // Missing is the error for an evaluation that is not there.
@@ -141,7 +141,7 @@ func (s Submission) Unused() error {
 // status is a KindConflict error that carries it.
 func (e Evaluation) Again(id ID, now time.Time, rules Rules) (Change, error) {
 	if e.Status != Failed {
-		return Change{}, e.conflict("cannot be retried")
+		return Change{}, e.conflict("cannot be retried, because it has not failed")
 	}
 	s := Submission{Evaluations: []Evaluation{{Key: Key{e.Project, id}, Spec: e.Spec, RetryOf: e.ID, Client: e.Client}}}
 	changes, err := s.Accept(now, rules)

@@ -169,6 +169,7 @@ type Error struct {
 	Fields     []FieldError
 	Status     Status        // with KindConflict: the evaluation's status
 	RetryAfter time.Duration // when to come back; 0: not said
+	Do         string        // what can be done, as the service said that the error came from
 	Err        error
 }
 

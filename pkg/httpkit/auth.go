@@ -46,7 +46,7 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 				return eval.Errorf(eval.KindForbidden, "host %q is not allowed; reach this server by a loopback name, or allow the host with --allowed-host", r.Host)
 			}
 			if err := guard.Check(r); err != nil {
-				return eval.Errorf(eval.KindForbidden, "cross-site requests are refused")
+				return eval.Errorf(eval.KindForbidden, "requests from web pages of other sites are refused; call this server from a program, or from its own pages")
 			}
 			return next(c)
 		}
@@ -62,7 +62,7 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 		c.Set(clientKey, client)
 		// Browsers send basic credentials by themselves, other sites included.
 		if err := guard.Check(r); err != nil {
-			return eval.Errorf(eval.KindForbidden, "cross-site requests are refused")
+			return eval.Errorf(eval.KindForbidden, "requests from web pages of other sites are refused; call this server from a program, or from its own pages")
 		}
 		return next(c)
 	}

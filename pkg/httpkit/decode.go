@@ -57,7 +57,7 @@ func Decode[T any](c echo.Context) (T, error) {
 
 func decodeError(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return eval.Errorf(eval.KindInvalid, "the body came too slowly")
+		return eval.Errorf(eval.KindInvalid, "the body came too slowly, and was not waited for; send it again")
 	}
 	if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge(e.Limit)

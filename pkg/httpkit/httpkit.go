@@ -233,9 +233,9 @@ func fromEcho(he *echo.HTTPError) error {
 	case http.StatusMethodNotAllowed:
 		return eval.Errorf(eval.KindMethod, "this path does not answer to this method; /docs shows which")
 	case http.StatusRequestEntityTooLarge:
-		return eval.Errorf(eval.KindTooLarge, "the body is too large")
+		return eval.Errorf(eval.KindTooLarge, "the body is too large; send less, or several requests")
 	case http.StatusUnsupportedMediaType:
-		return eval.Errorf(eval.KindMediaType, "send application/json")
+		return eval.Errorf(eval.KindMediaType, "the body must be application/json")
 	}
 	if he.Code < 500 {
 		return eval.Errorf(eval.KindInvalid, "%v", he.Message)

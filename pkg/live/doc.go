@@ -42,7 +42,7 @@ func unavailable(err error) error {
 	if err == nil {
 		return nil
 	}
-	return eval.Errorf(eval.KindUnavailable, "Redis cannot be reached: %w", err)
+	return eval.Errorf(eval.KindUnavailable, "Redis cannot be reached; live output and the list of workers come back with it: %w", err)
 }
 
 func closedGate() error {

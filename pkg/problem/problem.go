@@ -32,7 +32,8 @@ type Problem struct {
 	Type     string            `json:"type"`             // urn:crucible:problem:<kind>
 	Title    string            `json:"title"`            // the kind, in words
 	Status   int               `json:"status"`           // the HTTP status
-	Detail   string            `json:"detail,omitempty"` // what happened, and what to do
+	Detail   string            `json:"detail,omitempty"` // what happened
+	Do       string            `json:"do,omitempty"`     // what can be done about errors of this kind
 	Instance string            `json:"instance,omitempty"`
 	Errors   []eval.FieldError `json:"errors,omitempty"`            // one for each wrong field
 	State    eval.Status       `json:"evaluation_status,omitempty"` // with a conflict: what the evaluation is
@@ -55,7 +56,7 @@ func From(err error) Problem {
 	info := e.Kind.Info()
 	return Problem{
 		Type: typePrefix + string(info.Kind), Title: info.Title, Status: info.Status,
-		Detail: e.Message, Errors: e.Fields, State: e.Status, RetryAfterMS: e.RetryAfter.Milliseconds(),
+		Detail: e.Message, Do: info.Do, Errors: e.Fields, State: e.Status, RetryAfterMS: e.RetryAfter.Milliseconds(),
 	}
 }
 
@@ -86,7 +87,7 @@ func Write(w http.ResponseWriter, r *http.Request, err error) error {
 func Decode(resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
-		return eval.Errorf(eval.KindUnavailable, "the answer (HTTP %d) was cut: %w", resp.StatusCode, err)
+		return eval.Errorf(eval.KindUnavailable, "the answer (HTTP %d) was cut; try again: %w", resp.StatusCode, err)
 	}
 	var p Problem
 	if !strings.HasPrefix(resp.Header.Get("Content-Type"), MediaType) || json.Unmarshal(body, &p) != nil || !strings.HasPrefix(p.Type, typePrefix) {
@@ -99,7 +100,7 @@ func Decode(resp *http.Response) error {
 func (p Problem) Err() error {
 	return &eval.Error{
 		Kind: eval.Kind(strings.TrimPrefix(p.Type, typePrefix)), Message: p.Detail, Fields: p.Errors,
-		Status: p.State, RetryAfter: time.Duration(p.RetryAfterMS) * time.Millisecond,
+		Status: p.State, RetryAfter: time.Duration(p.RetryAfterMS) * time.Millisecond, Do: p.Do,
 	}
 }
 

@@ -36,6 +36,7 @@ func TestEveryKindSurvivesTheWire(t *testing.T) {
 			resp, got := overTheWire(t, sent)
 			require.Equal(t, info.Status, resp.StatusCode)
 			require.Equal(t, "2", resp.Header.Get("Retry-After"))
+			sent.Do = info.Do // on the way every error is told what can be done
 			require.Equal(t, sent, got)
 		})
 	}

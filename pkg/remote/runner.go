@@ -226,7 +226,7 @@ func (f FinishedRun) assemble(stdout, stderr eval.Stream) (eval.Result, error) {
 	case f.Error != nil:
 		return res, f.Error.Err()
 	case f.Result == nil:
-		return res, eval.Errorf(eval.KindUnavailable, "the executor said that the run finished, and not how")
+		return res, eval.Errorf(eval.KindUnavailable, "the executor said that the run finished, and not how; start it with the version of the worker")
 	}
 	return res, nil
 }
@@ -273,7 +273,7 @@ func (e *executor) call(ctx context.Context, method, path string, to any) error 
 func (e *executor) request(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
 	r, err := http.NewRequestWithContext(ctx, method, e.base+path, body)
 	if err != nil {
-		return nil, eval.Errorf(eval.KindInvalid, "executor URL %q cannot be used: %w", e.base, err)
+		return nil, eval.Errorf(eval.KindInvalid, "executor URL %q cannot be used; give one such as http://127.0.0.1:8082 with --executor-url: %w", e.base, err)
 	}
 	introduce(r, e.token)
 	return r, nil

@@ -122,7 +122,7 @@ func send[Answer any](ctx context.Context, s *Store, method string, request any)
 		return answer, false, unreachable(s.base, err)
 	}
 	if err := json.Unmarshal(raw, &answer); err != nil {
-		return answer, true, eval.Errorf(eval.KindInternal, "the storage service at %s answered what this version cannot read: %w", s.base, err)
+		return answer, true, eval.Errorf(eval.KindInternal, "the storage service at %s answered what this version cannot read; start both with the same version: %w", s.base, err)
 	}
 	return answer, true, nil
 }

@@ -29,7 +29,7 @@ func (r *Redis) inspect(ctx context.Context) error {
 		return err
 	}
 	if v := server["redis_version"]; olderThan(v, oldestMajor, oldestMinor) {
-		return eval.Errorf(eval.KindInvalid, "Redis at %s is version %s: the queue needs %d.%d or newer", r.Addr(), v, oldestMajor, oldestMinor)
+		return eval.Errorf(eval.KindInvalid, "Redis at %s is version %s: the queue needs %d.%d or newer; upgrade it, or name another one with --redis-url", r.Addr(), v, oldestMajor, oldestMinor)
 	}
 	memory, err := r.info(ctx, "memory")
 	if err != nil {

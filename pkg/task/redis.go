@@ -70,7 +70,7 @@ func Open(ctx context.Context, cfg RedisConfig, logger *slog.Logger) (*Redis, er
 		if r.options, err = redis.ParseURL(cfg.URL); err != nil {
 			return nil, eval.Errorf(eval.KindInvalid, "the Redis URL is not valid: use redis://[user:password@]host:port/db, rediss://... or unix:///path/to/socket: %w", redactURL(err, cfg.URL))
 		}
-		r.problem = eval.Errorf(eval.KindUnavailable, "Redis at %s has not answered yet", r.options.Addr)
+		r.problem = eval.Errorf(eval.KindUnavailable, "Redis at %s has not answered yet; check that it runs, and that the Redis URL names it", r.options.Addr)
 	}
 	tune(r.options, cfg.PoolSize)
 	r.client = redis.NewClient(r.options)
@@ -177,5 +177,5 @@ func unavailable(err error) error {
 	if err == nil {
 		return nil
 	}
-	return eval.Errorf(eval.KindUnavailable, "the queue's Redis cannot be reached: %w", err)
+	return eval.Errorf(eval.KindUnavailable, "the queue's Redis cannot be reached; what is accepted meanwhile runs when it is back: %w", err)
 }

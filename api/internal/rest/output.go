@@ -61,7 +61,7 @@ func (a *API) output(c echo.Context) error {
 	stdout, stderr := e.Result.Stdout, e.Result.Stderr
 	switch {
 	case phase == "compile" && e.Result.Compile == nil:
-		return eval.Errorf(eval.KindNotFound, "nothing was compiled")
+		return eval.Errorf(eval.KindNotFound, "nothing was compiled: the language has no compiler, or the program did not get that far; leave phase=compile out")
 	case phase == "compile":
 		part, stdout, stderr = "compile", e.Result.Compile.Stdout, e.Result.Compile.Stderr
 	case test != "" && index >= len(e.Result.Tests):
@@ -90,7 +90,7 @@ func (a *API) ended(ctx context.Context, key eval.Key, what string) (eval.Evalua
 			Message: fmt.Sprintf("the evaluation is %s; its %s is here when it has ended, and what it prints at %s/events before", e.Status, what, pathOf(e.ID))}
 	}
 	if e.Result == nil {
-		return e, eval.Errorf(eval.KindNotFound, "the evaluation is %s and the program never ran: there is no %s", e.Status, what)
+		return e, eval.Errorf(eval.KindNotFound, "the evaluation is %s and the program never ran: there is no %s; its failure or reason says why", e.Status, what)
 	}
 	return e, nil
 }
@@ -156,7 +156,7 @@ func (a *API) open(ctx context.Context, s eval.Stream) (io.ReadSeekCloser, error
 		return nopCloser{bytes.NewReader(s.Data)}, nil
 	}
 	if a.Blobs == nil {
-		return nil, eval.Errorf(eval.KindUnavailable, "this server has no access to large outputs")
+		return nil, eval.Errorf(eval.KindUnavailable, "this server was started without access to large outputs; result has the beginning of this one")
 	}
 	r, size, err := a.Blobs.Open(ctx, s.Blob, 0, 0) // is it there, and how long?
 	if err != nil {

@@ -66,7 +66,7 @@ func backlogOf(b eval.Backlog, p eval.Priority) *Backlog {
 }
 
 func noQueues() error {
-	return eval.Errorf(eval.KindUnavailable, "this server is not connected to the queue")
+	return eval.Errorf(eval.KindUnavailable, "this server was started without a Redis, so that it has no queues to show")
 }
 
 func (a *API) queues(c echo.Context) error {
@@ -137,7 +137,7 @@ func (a *API) workers(c echo.Context) error {
 // Workers returns the workers alive, with lists that are never nil.
 func (a *API) Workers(ctx context.Context) ([]eval.WorkerInfo, error) {
 	if a.Roster == nil {
-		return nil, eval.Errorf(eval.KindUnavailable, "this server does not know the workers")
+		return nil, eval.Errorf(eval.KindUnavailable, "this server was started without a Redis, in which workers are listed")
 	}
 	all, err := a.Roster.Workers(ctx)
 	if err != nil {
@@ -395,7 +395,7 @@ func (a *API) storage(c echo.Context) error {
 		return err
 	}
 	if a.Storage == nil {
-		return eval.Errorf(eval.KindNotFound, "this server does not know the numbers of its storage")
+		return eval.Errorf(eval.KindNotFound, "this server does not know the numbers of its storage: ask the storage service itself, at /v1/info")
 	}
 	parts, err := a.Storage(c.Request().Context())
 	if err != nil {

@@ -83,7 +83,7 @@ func saveArtifact(s *session, api *client.Client, id eval.ID, index int, a eval.
 		return err
 	}
 	if hex.EncodeToString(sum.Sum(nil)) != a.SHA256 {
-		return errors.New("what came is not what the executor took: its SHA-256 differs")
+		return errors.New("what came is not what the executor took: its SHA-256 differs; get it again")
 	}
 	return nil
 }

@@ -101,7 +101,7 @@ func (c *BatchCmd) read(s *session) ([]json.RawMessage, error) {
 		return nil, fmt.Errorf("%s: %w", c.File, err)
 	}
 	if len(lines) == 0 {
-		return nil, fmt.Errorf("%s has no requests", c.File)
+		return nil, fmt.Errorf("%s has no requests: each line is one, such as {\"language\":\"python\",\"code\":\"print(1)\"}", c.File)
 	}
 	all := lines
 	for range max(c.Repeat, 1) - 1 {

@@ -137,6 +137,9 @@ func (s *session) exit(err error) int {
 		return 130
 	}
 	fmt.Fprintln(s.stderr, "crucible:", explain(err))
+	if do := advice(err); do != "" {
+		fmt.Fprintln(s.stderr, "  to do:", do)
+	}
 	if code, ok := errors.AsType[withCode](err); ok {
 		return code.code
 	}
@@ -170,6 +173,19 @@ func explain(err error) string {
 		fmt.Fprintf(&out, "\n  %s: %s", f.Field, f.Message)
 	}
 	return out.String()
+}
+
+// advice is what can be done about an error that an API answered; "" where
+// the error itself says it.
+func advice(err error) string {
+	e, ok := errors.AsType[*eval.Error](err)
+	if !ok || len(e.Fields) > 0 {
+		return ""
+	}
+	if e.RetryAfter > 0 {
+		return strings.TrimSpace("Come back in " + e.RetryAfter.String() + ". " + e.Do)
+	}
+	return e.Do
 }
 
 // configFlag loads the configuration file.

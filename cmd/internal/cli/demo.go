@@ -43,7 +43,7 @@ func (c *DemoCmd) Run(s *session) (err error) {
 			return !slices.ContainsFunc(c.Only, func(o string) bool { return strings.Contains(d.Folder, o) })
 		})
 		if len(all) == 0 {
-			return fmt.Errorf("no demonstration in %s is called %s", dir, strings.Join(c.Only, " or "))
+			return fmt.Errorf("no demonstration in %s is called %s; their names are those of its folders", dir, strings.Join(c.Only, " or "))
 		}
 	}
 	api, stop, err := c.platform(s)

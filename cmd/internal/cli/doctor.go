@@ -59,7 +59,7 @@ func (c *DoctorCmd) Run(s *session) error {
 		return c.checkLanguages(s)
 	}
 	if len(c.Names) > 0 {
-		return errors.New("languages are named with --languages")
+		return errors.New("languages can be named only together with --languages: crucible doctor --languages python")
 	}
 	r := report{OK: true, Checks: []finding{}}
 	check := func(name string, do func(context.Context) (string, error)) {

@@ -70,7 +70,7 @@ func askBoth(s *session, api *client.Client, path string, out any) (json.RawMess
 		return nil, err
 	}
 	if err := json.Unmarshal(raw, out); err != nil {
-		return nil, fmt.Errorf("the answer of %s cannot be read: %w", path, err)
+		return nil, fmt.Errorf("the answer of %s cannot be read; does the server have the version of this program?: %w", path, err)
 	}
 	return raw, nil
 }

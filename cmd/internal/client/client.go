@@ -114,7 +114,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf("the answer of %s %s cannot be read: %w", method, path, err)
+		return fmt.Errorf("the answer of %s %s cannot be read; does the server have the version of this program?: %w", method, path, err)
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func (j *job) carry(w sandbox.Workspace) (files, error) {
 			return fmt.Errorf("%q: %w", name, err)
 		}
 		if room -= int64(len(b)); room < 0 {
-			return eval.Errorf(eval.KindInvalid, "the compiled program is larger than %s", size(maxMade))
+			return eval.Errorf(eval.KindInvalid, "the compiled program is larger than %s; make it smaller, with less in static arrays and debugging data", size(maxMade))
 		}
 		made[name] = b
 		return nil

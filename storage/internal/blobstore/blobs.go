@@ -82,14 +82,14 @@ func sweep(folder string) error {
 func OpenURL(ctx context.Context, address string) (*Blobs, error) {
 	u, err := url.Parse(address)
 	if err != nil {
-		return nil, eval.Errorf(eval.KindInvalid, "the URL of the blobs cannot be read: %w", err)
+		return nil, eval.Errorf(eval.KindInvalid, "the URL of the blobs cannot be read; use file:///folder, mem:// or s3://bucket?region=...: %w", err)
 	}
 	if u.Scheme == "file" {
 		return OpenFolder(filepath.FromSlash(u.Path))
 	}
 	bucket, err := blob.OpenBucket(ctx, address)
 	if err != nil {
-		return nil, eval.Errorf(eval.KindInvalid, "the bucket of the blobs cannot be opened: %w", err)
+		return nil, eval.Errorf(eval.KindInvalid, "the bucket of the blobs cannot be opened; check its URL and credentials: %w", err)
 	}
 	return &Blobs{bucket: bucket}, nil
 }

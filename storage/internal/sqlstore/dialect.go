@@ -90,7 +90,7 @@ func (d dialect) fail(ctx context.Context, err error) error {
 	if lostConnection(err) {
 		return unreachable(err)
 	}
-	return eval.Errorf(eval.KindInternal, "the database refused: %w", err)
+	return eval.Errorf(eval.KindInternal, "the database refused; the log of the storage has the details: %w", err)
 }
 
 func lostConnection(err error) bool {

@@ -56,7 +56,7 @@ func OpenPostgres(ctx context.Context, url string, migrate bool, o Options) (*St
 func connectPostgres(url string, connections int) (*sql.DB, error) {
 	config, err := pgx.ParseConfig(url)
 	if err != nil { // the error of pgx hides the password
-		return nil, eval.Errorf(eval.KindInvalid, "the database URL cannot be read: %w", err)
+		return nil, eval.Errorf(eval.KindInvalid, "the database URL cannot be read; use postgres://user:password@host/database: %w", err)
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout

@@ -159,7 +159,7 @@ func (p *Pool) round(ctx context.Context, req eval.Request, sink func(eval.RunEv
 		}
 	}
 	if err == nil {
-		err = eval.Errorf(eval.KindUnavailable, "no executor is configured")
+		err = eval.Errorf(eval.KindUnavailable, "no executor is configured; name one with --executor-url")
 	}
 	return result, name, err
 }

@@ -32,19 +32,20 @@ An error of the API, and of the services between each other, is a problem as RFC
 
 ` + "```json" + `
 {
-  "type": "urn:crucible:problem:invalid",
-  "title": "The request is not valid",
-  "status": 400,
-  "detail": "the request is not valid",
+  "type": "urn:crucible:problem:unavailable",
+  "title": "Unavailable",
+  "status": 503,
+  "detail": "the database cannot be reached; the request can be sent again",
+  "do": "Try again in a moment: what was accepted is not lost. ...",
   "instance": "/api/v1/evaluations",
-  "errors": [{"field": "limits.wall_ms", "message": "is 0; it must be between 100 and 60000"}]
+  "retry_after_ms": 1000
 }
 ` + "```" + `
 
-` + "`type`" + ` names the kind, which never changes its meaning: programs decide by it, people read ` + "`detail`" + `. ` + "`errors`" + ` has one entry
-for each wrong field. Where coming back later helps, the ` + "`Retry-After`" + ` header says when, in seconds, and
-` + "`retry_after_ms`" + ` more exactly. The command line prints the same words and ends with 1, or with 2 when the command line
-itself is wrong.
+` + "`type`" + ` names the kind, which never changes its meaning: programs decide by it. ` + "`detail`" + ` says what happened this time,
+` + "`do`" + ` what can be done about errors of this kind, and ` + "`errors`" + ` has one entry for each wrong field. Where coming back later
+helps, the ` + "`Retry-After`" + ` header says when, in seconds, and ` + "`retry_after_ms`" + ` more exactly. The command line prints the same
+words, what happened and then what to do, and ends with 1, or with 2 when the command line itself is wrong.
 
 An evaluation that the platform fails has the same kinds in ` + "`failure.kind`" + `. A program that crashes, or exceeds a limit, is
 no error: its evaluation is completed, with a verdict. ` + "`crucible policies`" + ` and ` + "`GET /api/v1/retry-policies`" + ` show what each
