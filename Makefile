@@ -66,7 +66,7 @@ chaos: services build ## Kill, freeze, cut and corrupt everything under load; ch
 
 .PHONY: chaos-short
 chaos-short: ## The same with short leases and few evaluations, for CI
-	$(MAKE) --no-print-directory chaos ARGS="-fast -evaluations 400 -faults 29 $(ARGS)"
+	$(MAKE) --no-print-directory chaos ARGS="-fast -rate 6 -evaluations 300 -faults 29 $(ARGS)"
 
 # Cases by levels are for people: go test would keep them to itself.
 .PHONY: abuse

@@ -27,7 +27,7 @@ type history struct {
 }
 
 // lookEvery is how often the feed is asked for news.
-const lookEvery = 25 * time.Millisecond
+const lookEvery = 50 * time.Millisecond
 
 func follow(ctx context.Context, store *remote.Store) *history {
 	h := &history{store: store, events: map[eval.ID][]eval.Event{}, news: make(chan struct{})}

@@ -83,7 +83,7 @@ func (c *cluster) huntWorkers(ctx context.Context, it *item) {
 
 // huntExecutors kills the executor below which the program runs, each time.
 func (c *cluster) huntExecutors(ctx context.Context, it *item) {
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for !ended(c.history.of(it.id)) {
 		select {
