@@ -53,7 +53,6 @@ type cluster struct {
 	toRunner []*proxy // between the workers and each executor
 
 	disks   map[string]string // small file systems that can be filled, by what is on them
-	skewed  func() string     // the path of a crucible with a wrong clock
 	queue   *task.Redis
 	store   *remote.Store
 	load    *load

@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
+	"strings"
 	"syscall"
 	"time"
 
@@ -160,6 +160,8 @@ func (c *cluster) fill(name string) {
 	}
 }
 
+const wrongClock = "wrong clock"
+
 func (c *cluster) others() []fault {
 	all := []fault{
 		{
@@ -179,14 +181,18 @@ func (c *cluster) others() []fault {
 	if options.fast {
 		return all // the build would take longer than the run
 	}
-	c.skewed = sync.OnceValue(func() string { return compileSkewed(c.t, c.dir) })
+	skewed := ""
+	if options.only == "" || strings.Contains(options.only, wrongClock) {
+		c.say("building a crucible with a wrong clock")
+		skewed = compileSkewed(c.t, c.dir)
+	}
 	return append(all, fault{
-		name: "wrong clock", what: "a service runs with a wall clock that is an hour or a day off, ahead or behind", weight: 2, load: 6, nap: c.timings.Nap, lasts: c.timings.Outage, alone: true,
+		name: wrongClock, what: "a service runs with a wall clock that is an hour or a day off, ahead or behind", weight: 2, load: 6, nap: c.timings.Nap, lasts: c.timings.Outage, alone: true,
 		begin: func(_ context.Context, r *rand.Rand) func() {
 			all := c.daemons()
 			victim := all[r.IntN(len(all))]
 			by := []time.Duration{time.Hour, -time.Hour, 24 * time.Hour, -24 * time.Hour}[r.IntN(4)]
-			victim.disguise(c.skewed(), by)
+			victim.disguise(skewed, by)
 			require.NoError(c.t, victim.renew(time.Minute))
 			return func() {
 				victim.disguise(program, 0)
