@@ -37,9 +37,8 @@ type daemon struct {
 	cmd      *exec.Cmd
 	exited   chan struct{} // closed when cmd has ended
 	stopping bool
-	harmed   bool  // by us: its end is no surprise
-	pids     []int // of all processes that it ever was
-	starts   int
+	harmed   bool     // by us: its end is no surprise
+	pids     []int    // of all processes that it ever was
 	surprise []string // ends that nobody asked for
 }
 
@@ -103,7 +102,6 @@ func (d *daemon) launch() (*exec.Cmd, error) {
 	}
 	d.cmd, d.exited, d.harmed = cmd, make(chan struct{}), false
 	d.pids = append(d.pids, cmd.Process.Pid)
-	d.starts++
 	return cmd, nil
 }
 

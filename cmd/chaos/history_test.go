@@ -115,10 +115,6 @@ func ended(events []eval.Event) bool {
 	return len(events) > 0 && events[len(events)-1].Status.Terminal()
 }
 
-func running(events []eval.Event) bool {
-	return len(events) > 0 && events[len(events)-1].Status == eval.Running
-}
-
 // broken says which rule a history breaks: events are numbered without gaps, an attempt is one more than the last,
 // and the end comes once, last.
 func broken(events []eval.Event) error {
