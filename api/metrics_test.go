@@ -65,8 +65,11 @@ func TestTheBacklogMovesUnderLoadAndReturns(t *testing.T) {
 	p.shows(waiting("running"), 0)
 	p.shows(oldest, 0)
 	p.shows("crucible_backlog_clients", 0)
+	p.shows(`crucible_dead_letters{kind="invalid"}`, 0)
+	p.run(p.post("/api/v1/evaluations", hello).evaluation().ID, broken("no"))
+	p.shows(`crucible_dead_letters{kind="invalid"}`, 1)
 	// Nobody has taken the tasks of this test's worker out of the queue.
-	p.shows(`crucible_queue_drift_evaluations{kind="surplus"}`, 2)
+	p.shows(`crucible_queue_drift_evaluations{kind="surplus"}`, 3)
 }
 
 func TestQueuesTellTheirLag(t *testing.T) {

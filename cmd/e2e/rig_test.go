@@ -194,6 +194,11 @@ func split(t *testing.T) target { return splitWith(t) }
 
 // splitWith does so with more in their environment.
 func splitWith(t *testing.T, more ...string) target {
+	return splitBehind(t, func(executor string) string { return executor }, more...)
+}
+
+// splitBehind puts something between the worker and the executor: door gets the executor's URL and returns its own.
+func splitBehind(t *testing.T, door func(executor string) string, more ...string) target {
 	redis, postgres := testkit.Redis(t), testkit.Postgres(t, testkit.Private())
 	database := postgres.NewDatabase(t)
 	out, err := exec.CommandContext(t.Context(), program, "migrate", "--database-url", database, "--data-dir", t.TempDir()).CombinedOutput()
@@ -201,7 +206,7 @@ func splitWith(t *testing.T, more ...string) target {
 	env := append(more, "CRUCIBLE_SERVICE_TOKEN=between-services", "CRUCIBLE_REDIS_URL="+redis.URL, "CRUCIBLE_LISTEN=127.0.0.1:0")
 	storage := start(t, env, "storage", "--database-url", database, "--data-dir", t.TempDir())
 	executor := start(t, env, "executor")
-	env = append(env, "CRUCIBLE_STORAGE_URL="+storage.url, "CRUCIBLE_EXECUTOR_URLS="+executor.url)
+	env = append(env, "CRUCIBLE_STORAGE_URL="+storage.url, "CRUCIBLE_EXECUTOR_URLS="+door(executor.url))
 	worker := start(t, env, "worker")
 	api := start(t, env, "api")
 	return target{api: api.client(t), url: api.url, redis: redis, postgres: postgres, door: api, worker: worker, env: env}

@@ -10,6 +10,9 @@ type Backlog struct {
 	At         time.Time `json:"at"`         // now, by the store's clock
 	Priorities []Waiting `json:"priorities"` // all, the most urgent first
 	Clients    int64     `json:"clients"`    // clients of whom something waits that is due
+	// DeadLetters wait for somebody to decide about them: the kinds of failure
+	// that occur.
+	DeadLetters map[Kind]int64 `json:"dead_letters"`
 }
 
 // Waiting is the backlog of one priority.
@@ -43,7 +46,7 @@ func (w *Waiting) wait(since *time.Time) {
 
 // NewBacklog returns one in which nothing waits.
 func NewBacklog(now time.Time) Backlog {
-	b := Backlog{At: StoreTime(now)}
+	b := Backlog{At: StoreTime(now), DeadLetters: map[Kind]int64{}}
 	for _, p := range Priorities() {
 		b.Priorities = append(b.Priorities, Waiting{Priority: p})
 	}

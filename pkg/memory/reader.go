@@ -123,6 +123,11 @@ func (s *Store) Backlog(ctx context.Context) (eval.Backlog, error) {
 			}
 		}
 		b.Clients = int64(len(clients))
+		for _, r := range s.records {
+			if r.dead != nil {
+				b.DeadLetters[r.dead.Failure.Kind]++
+			}
+		}
 	})
 	return b, err
 }

@@ -194,6 +194,7 @@ var (
 	oldestDesc = prometheus.NewDesc("crucible_backlog_oldest_seconds",
 		"How long the evaluation has waited that has waited longest, by priority; 0: none waits.", []string{"priority"}, nil)
 	clientsDesc = prometheus.NewDesc("crucible_backlog_clients", "Clients of whom something waits that is due.", nil, nil)
+	deadDesc    = prometheus.NewDesc("crucible_dead_letters", "Evaluations that the platform gave up on and that nobody has retried or deleted, by the kind of the failure.", []string{"kind"}, nil)
 	driftDesc   = prometheus.NewDesc("crucible_queue_drift_evaluations",
 		"Where store and queue do not agree: missing (handed to the queue and not in it; the reconciler enqueues it again) and surplus (tasks whose evaluation does not wait; a worker drops them).",
 		[]string{"kind"}, nil)
@@ -205,7 +206,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (m *Measurer) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{backlogDesc, oldestDesc, clientsDesc, driftDesc, workersDesc, slotsDesc, takenDesc, executorsDesc} {
+	for _, d := range []*prometheus.Desc{backlogDesc, oldestDesc, clientsDesc, deadDesc, driftDesc, workersDesc, slotsDesc, takenDesc, executorsDesc} {
 		ch <- d
 	}
 }
@@ -253,6 +254,9 @@ func (m *Measurer) Collect(ch chan<- prometheus.Metric) {
 
 func (m *Measurer) collectBacklog(gauge func(*prometheus.Desc, float64, ...string)) {
 	gauge(clientsDesc, float64(m.backlog.Clients))
+	for _, k := range eval.Kinds() { // one that has gone is 0, not absent: an alert must end
+		gauge(deadDesc, float64(m.backlog.DeadLetters[k.Kind]), string(k.Kind))
+	}
 	for _, w := range m.backlog.Priorities {
 		p := string(w.Priority)
 		gauge(backlogDesc, float64(w.Stored), p, "stored")

@@ -382,6 +382,9 @@ func testDeadLetters(t *testing.T, open OpenStore) {
 			require.NoError(f, err)
 			require.EqualValues(f, 7, stats.DeadLetters)
 			require.Equal(f, map[eval.Kind]int64{eval.KindInvalid: 4, eval.KindPoison: 3}, stats.DeadLettersByKind)
+			backlog, err := f.Backlog(f.ctx)
+			require.NoError(f, err)
+			require.Equal(f, map[eval.Kind]int64{eval.KindInvalid: 5, eval.KindPoison: 3}, backlog.DeadLetters, "over all projects")
 		},
 		"they are selected by id, tag, batch, client and time": func(f *fixture) {
 			var all []eval.Evaluation

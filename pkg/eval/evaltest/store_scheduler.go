@@ -61,6 +61,7 @@ func testScheduler(t *testing.T, open OpenStore) {
 			f.failed(eval.KindInvalid)
 			want := eval.NewBacklog(f.clock.Now())
 			want.Clients = 2
+			want.DeadLetters[eval.KindInvalid] = 1
 			want.Priorities[0] = eval.Waiting{Priority: eval.PriorityCritical, Dispatched: 1, Since: new(f.clock.Now())}
 			want.Priorities[2] = eval.Waiting{Priority: eval.PriorityDefault, Dispatched: 2, Later: 1, Running: 1, Since: new(first.CreatedAt)}
 			same(f, want, backlog())

@@ -253,6 +253,18 @@ func (s *Store) Backlog(ctx context.Context) (eval.Backlog, error) {
 		b.Set(w)
 		return nil
 	}, backlog, now, now)
+	if err != nil {
+		return b, err
+	}
+	err = s.look(ctx, func(r *sql.Rows) error {
+		var (
+			kind eval.Kind
+			n    int64
+		)
+		err := r.Scan(&kind, &n)
+		b.DeadLetters[kind] = n
+		return err
+	}, "SELECT failure_kind, count(*) FROM dead_letters GROUP BY failure_kind")
 	return b, err
 }
 
