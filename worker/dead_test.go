@@ -71,16 +71,3 @@ func TestAnArchivedTaskThatIsRunByHandRunsNothing(t *testing.T) {
 	require.Equal(t, 1, r.script.runs(e.ID))
 	require.Equal(t, failed, r.get(e.Key))
 }
-
-// A worker that stands still keeps its connection to the executor, and with it the program.
-func TestWhatIsTakenFromALostWorkerForGoodIsStoppedAtTheExecutor(t *testing.T) {
-	r := newRig(t, task.RedisConfig{})
-	e := r.create("hello")
-	_, err := r.store.Claim(t.Context(), eval.ClaimRequest{Key: e.Key, Worker: "stands still", Lease: time.Millisecond})
-	require.NoError(t, err)
-	_, err = r.store.Cancel(t.Context(), e.Key, "enough")
-	require.NoError(t, err)
-	r.worker(worker.Config{}, nil)
-	require.Equal(t, eval.Cancelled, r.ended(e.Key).Status)
-	require.Equal(t, e.ID, receive(t, r.script.stopped))
-}

@@ -5,7 +5,7 @@
 //   - internal/handle: claim, beat, run, finish, one evaluation each.
 //   - internal/pool: which executor.
 //   - internal/reconcile: the queue follows the store.
-//   - internal/ends: what is left to do for those that failed, or were taken from their worker.
+//   - internal/dead: the queue's archive follows the dead letters.
 //   - internal/callback: who asked for it is told of the end.
 package worker
 
@@ -28,7 +28,7 @@ import (
 	"github.com/crucible-eval/crucible/pkg/service"
 	"github.com/crucible-eval/crucible/pkg/task"
 	"github.com/crucible-eval/crucible/worker/internal/callback"
-	"github.com/crucible-eval/crucible/worker/internal/ends"
+	"github.com/crucible-eval/crucible/worker/internal/dead"
 	"github.com/crucible-eval/crucible/worker/internal/handle"
 	"github.com/crucible-eval/crucible/worker/internal/pool"
 	"github.com/crucible-eval/crucible/worker/internal/reconcile"
@@ -178,7 +178,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	}
 	w.cfg.Concurrency = slots
 	queue := task.NewQueue(w.deps.Redis)
-	watch := ends.New(ends.Deps{Store: w.deps.Store, Queue: queue, Stop: w.pool.Stop, Every: w.cfg.Mirror, Logger: w.log, Registry: w.deps.Registry})
+	watch := dead.New(dead.Deps{Store: w.deps.Store, Queue: queue, Every: w.cfg.Mirror, Logger: w.log, Registry: w.deps.Registry})
 	store := watch.Store()
 	reconciler := reconcile.New(reconcile.Config{
 		Every: w.cfg.Reconcile, Again: w.cfg.Again, Worker: w.cfg.Name, Slots: slots, Window: w.cfg.Window,
@@ -198,7 +198,7 @@ func (w *Worker) Start(ctx context.Context) error {
 		service.NewLoop("notices", loopBound, w.listen),
 		service.NewLoop("reports", loopBound, w.reports),
 		service.NewLoop("reconciler", loopBound, reconciler.Run),
-		service.NewLoop("ends", loopBound, watch.Run),
+		service.NewLoop("dead letters", loopBound, watch.Run),
 	}
 	if w.callback != nil {
 		all = append(all, service.NewLoop("callbacks", loopBound, w.callback.Run))

@@ -231,7 +231,7 @@ func TestCancelWhileTheWorkerStandsStill(t *testing.T) {
 	require.NoError(t, err)
 	e = p.await(t, e)
 	require.Equal(t, eval.Cancelled, e.Status)
-	dead(t, handles, 20*time.Second) // whoever took it away has told the executors
+	dead(t, handles, 20*time.Second) // the executor has heard nothing of its worker
 	p.worker.signal(t, syscall.SIGCONT)
 	require.Equal(t, 1, p.terminalEvents(t, e.ID))
 }

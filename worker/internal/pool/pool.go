@@ -196,16 +196,6 @@ func (m *member) better(than *member, now time.Time) bool {
 	return m.inFlight*max(than.slots, 1) < than.inFlight*max(m.slots, 1)
 }
 
-// Stop stops the run of an evaluation at whichever executor has it: for one that was taken from its worker, when no
-// later attempt will do it. An executor that does not answer keeps the run until its limits.
-func (p *Pool) Stop(ctx context.Context, id eval.ID) {
-	var wg sync.WaitGroup
-	for _, m := range p.members {
-		wg.Go(func() { _ = m.Executor.Stop(ctx, id) })
-	}
-	wg.Wait()
-}
-
 // give ends a run on the member and learns from how it went.
 func (p *Pool) give(m *member, err error) {
 	p.mu.Lock()

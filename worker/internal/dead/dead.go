@@ -1,7 +1,6 @@
-// Package ends does what is left to do when an evaluation has come to its end without its worker, or for good: dead
-// letters are counted, told, and shown in the queue's archive, and a program that still runs for an evaluation that
-// was taken from its worker is stopped.
-package ends
+// Package dead follows the dead letters: those that fail here are counted and told, and the queue's archive shows the
+// ones there are.
+package dead
 
 import (
 	"context"
@@ -17,26 +16,22 @@ import (
 const (
 	// mirrorEvery is the pause between two comparisons of the dead letters with the queue's archive.
 	mirrorEvery = 5 * time.Second
-	// stopsWaiting is how many programs may wait to be stopped. What comes beyond it runs into its own limits.
-	stopsWaiting = 1024
-	// patience bounds one call.
-	patience = 5 * time.Second
+	// patience bounds one comparison.
+	patience = 10 * time.Second
 )
 
 // Deps is what a Watch works with.
 type Deps struct {
 	Store    eval.Store
 	Queue    Queue
-	Stop     func(ctx context.Context, id eval.ID) // stops a run at whichever executor has it
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
 	Every    time.Duration // between two comparisons; 0 is 5 s
 }
 
-// Watch sees evaluations end: through its Store, and in its loop.
+// Watch sees evaluations fail, through its Store, and keeps the archive in step, in its loop.
 type Watch struct {
 	deps   Deps
-	stops  chan eval.ID
 	dead   *prometheus.CounterVec
 	mirror mirror
 }
@@ -46,7 +41,7 @@ func New(deps Deps) *Watch {
 	if deps.Every <= 0 {
 		deps.Every = mirrorEvery
 	}
-	w := &Watch{deps: deps, stops: make(chan eval.ID, stopsWaiting), mirror: mirror{store: deps.Store, queue: deps.Queue, every: deps.Every, log: deps.Logger}}
+	w := &Watch{deps: deps, mirror: mirror{store: deps.Store, queue: deps.Queue, every: deps.Every, log: deps.Logger}}
 	w.dead = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "crucible_worker_dead_letters_total", Help: "Evaluations that failed for good, by the kind of the failure.",
 	}, []string{"kind"})
@@ -72,36 +67,35 @@ func (s *watched) Finish(ctx context.Context, l eval.Lease, o eval.Outcome) (eva
 
 func (s *watched) Reap(ctx context.Context, limit int) ([]eval.Evaluation, error) {
 	reaped, err := s.Store.Reap(ctx, limit)
-	for _, e := range reaped {
-		s.watch.count(e)
-		if !e.Status.Terminal() {
-			continue // the next attempt ends this one's run
-		}
-		select {
-		case s.watch.stops <- e.ID:
-		default:
-		}
-	}
+	s.watch.tell(reaped)
 	return reaped, err
 }
 
 func (s *watched) Expire(ctx context.Context, limit int) ([]eval.Evaluation, error) {
 	expired, err := s.Store.Expire(ctx, limit)
-	for _, e := range expired {
-		s.watch.count(e)
-	}
+	s.watch.tell(expired)
 	return expired, err
 }
 
-func (w *Watch) count(e eval.Evaluation) {
+// count says whether the evaluation has failed.
+func (w *Watch) count(e eval.Evaluation) bool {
 	if e.Status != eval.Failed || e.Failure == nil {
-		return
+		return false
 	}
 	w.dead.WithLabelValues(string(e.Failure.Kind)).Inc()
-	w.deps.Logger.Error("dead letter: the evaluation failed for good", "evaluation", e.ID, "kind", e.Failure.Kind, "attempts", e.Attempt, "reason", e.Failure.Message)
+	return true
 }
 
-// Run stops programs and compares the lists until ctx ends.
+// tell counts and logs those that failed without a worker; a worker logs its own.
+func (w *Watch) tell(ended []eval.Evaluation) {
+	for _, e := range ended {
+		if w.count(e) {
+			w.deps.Logger.Error("evaluation failed: dead letter", "evaluation", e.ID, "kind", e.Failure.Kind, "attempts", e.Attempt, "error", e.Failure.Message)
+		}
+	}
+}
+
+// Run compares the lists until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
 	ticker := time.NewTicker(w.deps.Every)
 	defer ticker.Stop()
@@ -110,10 +104,6 @@ func (w *Watch) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case id := <-w.stops:
-			call, cancel := context.WithTimeout(ctx, patience)
-			w.deps.Stop(call, id)
-			cancel()
 		case <-ticker.C:
 			call, cancel := context.WithTimeout(ctx, patience)
 			// The store or the queue being away is in the log already.

@@ -1,4 +1,4 @@
-package ends
+package dead
 
 import (
 	"context"
