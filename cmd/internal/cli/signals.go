@@ -23,7 +23,8 @@ func hangUps(log io.Writer, reload func()) (seen <-chan os.Signal, stop func()) 
 }
 
 // Signals returns a context that ends with the first SIGINT or SIGTERM, and
-// one that ends with the second. stop frees what they need.
+// one that ends with the second. A third one finds nobody who catches it, and
+// kills the process. stop frees what they need.
 func Signals() (ctx, hard context.Context, stop func()) {
 	hard, endHard := context.WithCancel(context.Background())
 	ctx, end := context.WithCancel(hard)
@@ -32,6 +33,7 @@ func Signals() (ctx, hard context.Context, stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		defer signal.Stop(seen)
 		for _, cancel := range []context.CancelFunc{end, endHard} {
 			select {
 			case <-seen:
