@@ -25,6 +25,11 @@ type BenchCmd struct {
 	Latency     int      `default:"50" help:"Evaluations one at a time, each beside a bare python3."`
 	Mix         []string `default:"hello" help:"Programs to send in turn: bash, hello, javascript, sum. Bare processes run beside hello alone."`
 
+	Fair       bool          `help:"Measure how long a few evaluations of one client take right behind the burst of another: of the first of --mix."`
+	Burst      int           `default:"10000" help:"Evaluations in the burst."`
+	Few        int           `default:"10" help:"Evaluations of the other client."`
+	OtherToken config.Secret `name:"other-token" env:"CRUCIBLE_OTHER_TOKEN" nofile:"" placeholder:"KEY" help:"API key of the other client, with --fair and --url."`
+
 	Executor      bool          `help:"Measure an executor by itself, through its HTTP door: one is started at each --isolation."`
 	ExecutorURL   string        `name:"executor-url" placeholder:"URL" help:"Measure this executor."`
 	ExecutorToken config.Secret `name:"executor-token" env:"CRUCIBLE_SERVICE_TOKEN" nofile:"" placeholder:"TOKEN" help:"Token to send it."`
@@ -42,6 +47,9 @@ func (c *BenchCmd) Run(s *session) (err error) {
 	}
 	if c.Executor || c.ExecutorURL != "" {
 		return c.executors(s)
+	}
+	if c.Fair {
+		return c.fair(s)
 	}
 	api, stop, err := c.platform(s)
 	if err != nil {
