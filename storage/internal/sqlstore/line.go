@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -23,10 +24,10 @@ const (
 	runs       = "status IN ('queued', 'running') AND status = 'running'" // as evaluations_clients says it
 
 	// inQueue counts those of one priority in the queue, up to a bound.
-	inQueue = "(SELECT count(*) FROM (SELECT 1 FROM evaluations WHERE " + dispatched + " AND priority = ? LIMIT ?) AS counted)"
+	inQueue = "(SELECT count(*) FROM (SELECT 1 FROM evaluations WHERE " + dispatched + " AND priority = ? LIMIT #) AS counted)"
 	// held counts those of a client that run or wait in the queue, up to twice a bound.
-	held = "(SELECT count(*) FROM (SELECT 1 FROM evaluations WHERE " + runs + " AND project_id = f.project_id AND client = f.client LIMIT ?) AS counted) + " +
-		"(SELECT count(*) FROM (SELECT 1 FROM evaluations WHERE " + dispatched + " AND project_id = f.project_id AND client = f.client LIMIT ?) AS counted)"
+	held = "(SELECT count(*) FROM (SELECT 1 FROM evaluations WHERE " + runs + " AND project_id = f.project_id AND client = f.client LIMIT #) AS counted) + " +
+		"(SELECT count(*) FROM (SELECT 1 FROM evaluations WHERE " + dispatched + " AND project_id = f.project_id AND client = f.client LIMIT #) AS counted)"
 	leastWaiting = "(SELECT turn FROM evaluations WHERE " + inLine + " AND priority = ? ORDER BY turn LIMIT 1)"
 
 	selectStanding = "SELECT " + inQueue +
@@ -36,7 +37,18 @@ const (
 
 	dueColumns = "project_id, id, client, dispatch_seq, priority, run_at, created_at, trace, lost, turn, dispatched_at"
 	selectDue  = "SELECT " + dueColumns + " FROM evaluations WHERE "
+
+	selectCame  = selectDue + timeCame + " ORDER BY next_dispatch_at, id LIMIT #"
+	selectNext  = selectDue + inLine + " AND priority = ? ORDER BY turn, id LIMIT #"
+	selectHeads = selectDue + inLine + " AND priority = ? AND project_id = ? AND client = ? ORDER BY turn, id LIMIT #"
 )
+
+// limit writes how many are asked for into a statement. As a value it would be
+// unknown to a plan that PostgreSQL makes for all values; it then expects a
+// tenth of all rows and sorts those that wait.
+func limit(statement string, n int) string {
+	return strings.ReplaceAll(statement, "LIMIT #", "LIMIT "+strconv.Itoa(n))
+}
 
 func scanDue(r *sql.Rows) (eval.Evaluation, error) {
 	e := eval.Evaluation{Status: eval.Queued}
@@ -89,7 +101,7 @@ func (t *tx) standing(flows []eval.Flow, rules eval.Rules) (eval.Standing, error
 			err := r.Scan(&line.Dispatched, &line.Greatest, &line.Least, &last)
 			s.Lines[f.Priority], s.Last[f] = line, last
 			return err
-		}, selectStanding, p, rules.Window, p, p, p, f.Project, f.Client)
+		}, limit(selectStanding, rules.Window), p, p, p, p, f.Project, f.Client)
 		if err != nil {
 			return s, err
 		}
@@ -101,7 +113,7 @@ func (t *tx) standing(flows []eval.Flow, rules eval.Rules) (eval.Standing, error
 			err := r.Scan(&n)
 			s.Held[f.Owner] = n
 			return err
-		}, "SELECT "+held+" FROM (SELECT ? AS project_id, ? AS client) AS f", rules.MaxRunning, rules.MaxRunning, f.Project, f.Client)
+		}, limit("SELECT "+held+" FROM (SELECT ? AS project_id, ? AS client) AS f", rules.MaxRunning), f.Project, f.Client)
 		if err != nil {
 			return s, err
 		}
@@ -161,7 +173,8 @@ func (s *Store) Due(ctx context.Context, r eval.DueRequest) ([]eval.Dispatch, er
 	}
 	rules := s.lineRules()
 	// Mostly there is nothing to do: find that out without taking the lock to write.
-	some, err := s.someDue(ctx, rules.Window)
+	query, values := selectSome(s.now().UnixMicro(), int64(rules.Window))
+	some, err := s.any(ctx, query, values...)
 	if err != nil || !some || r.Limit <= 0 {
 		return nil, err
 	}
@@ -176,23 +189,24 @@ func (s *Store) Due(ctx context.Context, r eval.DueRequest) ([]eval.Dispatch, er
 	return due, nil
 }
 
-// someDue says whether somebody's time has come, or somebody waits where
-// there is room.
-func (s *Store) someDue(ctx context.Context, window int) (found bool, err error) {
-	conditions := []string{"EXISTS (SELECT 1 FROM evaluations WHERE " + timeCame + ")"}
-	values := []any{s.now().UnixMicro()}
+// selectSome finds a row when somebody's time has come, or somebody waits
+// where there is room. The first to come is asked for by the index: of a
+// condition on times PostgreSQL expects that a third of all rows meet it, and
+// it reads the table then to find one.
+func selectSome(now, window int64) (string, []any) {
+	conditions := []string{"(SELECT next_dispatch_at FROM evaluations WHERE status = 'queued' AND next_dispatch_at IS NOT NULL ORDER BY next_dispatch_at LIMIT 1) <= ?"}
+	values := []any{now}
 	for _, p := range eval.Priorities() {
 		conditions = append(conditions, leastWaiting+" IS NOT NULL AND "+inQueue+" < ?")
-		values = append(values, string(p), string(p), window, window)
+		values = append(values, string(p), string(p), window)
 	}
-	err = s.look(ctx, func(*sql.Rows) error { found = true; return nil }, "SELECT 1 WHERE "+strings.Join(conditions, " OR "), values...)
-	return found, err
+	return limit("SELECT 1 WHERE "+strings.Join(conditions, " OR "), int(window)), values
 }
 
 // due hands out first what was dispatched and is looked at again, then whose
 // turn it is.
 func (t *tx) due(r eval.DueRequest, rules eval.Rules) ([]eval.Dispatch, error) {
-	came, err := t.pick(selectDue+timeCame+" ORDER BY next_dispatch_at, id LIMIT ?", t.now.UnixMicro(), r.Limit)
+	came, err := t.pick(limit(selectCame, r.Limit), t.now.UnixMicro())
 	if err != nil {
 		return nil, err
 	}
@@ -280,15 +294,15 @@ func (t *tx) mayFeed() (alone bool, err error) {
 
 // call picks whose turn it is at one priority, as many as there is room for.
 // taken counts what this transaction has picked of each client.
-func (t *tx) call(p eval.Priority, limit int, rules eval.Rules, taken map[eval.Owner]int) ([]eval.Evaluation, error) {
+func (t *tx) call(p eval.Priority, most int, rules eval.Rules, taken map[eval.Owner]int) ([]eval.Evaluation, error) {
 	var waiting int
-	err := rows(t.db, func(r *sql.Rows) error { return r.Scan(&waiting) }, "SELECT "+inQueue, string(p), rules.Window)
-	room := min(rules.Window-waiting, limit)
+	err := rows(t.db, func(r *sql.Rows) error { return r.Scan(&waiting) }, limit("SELECT "+inQueue, rules.Window), string(p))
+	room := min(rules.Window-waiting, most)
 	if err != nil || room <= 0 {
 		return nil, err
 	}
 	if rules.MaxRunning <= 0 {
-		return t.pick(selectDue+inLine+" AND priority = ? ORDER BY turn, id LIMIT ?", string(p), room)
+		return t.pick(limit(selectNext, room), string(p))
 	}
 	flows, err := t.flows(p, rules.MaxRunning, taken)
 	if err != nil {
@@ -296,8 +310,7 @@ func (t *tx) call(p eval.Priority, limit int, rules eval.Rules, taken map[eval.O
 	}
 	var called []eval.Evaluation
 	for _, f := range flows[:min(room, len(flows))] {
-		heads, err := t.pick(selectDue+inLine+" AND priority = ? AND project_id = ? AND client = ? ORDER BY turn, id LIMIT ?",
-			string(p), f.owner.Project, f.owner.Client, min(room, f.room))
+		heads, err := t.pick(limit(selectHeads, min(room, f.room)), string(p), f.owner.Project, f.owner.Client)
 		if err != nil {
 			return nil, err
 		}
@@ -318,6 +331,15 @@ type flow struct {
 	room  int   // how many more may run
 }
 
+// selectFlows walks from client to client by the index, and not from row to row.
+func selectFlows(d dialect) string {
+	return "WITH RECURSIVE flows (project_id, client) AS (" +
+		"SELECT * FROM (SELECT project_id, client FROM evaluations WHERE " + inLine + " AND priority = ? ORDER BY project_id, client LIMIT 1) AS first" +
+		" UNION ALL SELECT n.project_id, n.client FROM flows AS f " + d.nextFlow +
+		") SELECT f.project_id, f.client, " + held + ", (SELECT turn FROM evaluations WHERE " + inLine +
+		" AND priority = ? AND project_id = f.project_id AND client = f.client ORDER BY turn LIMIT 1) FROM flows AS f"
+}
+
 // flows are the clients that wait at a priority and are not at their limit,
 // in the order of their turns. It costs as much as there are clients.
 func (t *tx) flows(p eval.Priority, maxRunning int, taken map[eval.Owner]int) (all []flow, err error) {
@@ -331,12 +353,7 @@ func (t *tx) flows(p eval.Priority, maxRunning int, taken map[eval.Owner]int) (a
 			all = append(all, f)
 		}
 		return err
-	}, "WITH RECURSIVE flows (project_id, client) AS ("+
-		"SELECT * FROM (SELECT project_id, client FROM evaluations WHERE "+inLine+" AND priority = ? ORDER BY project_id, client LIMIT 1) AS first"+
-		" UNION ALL SELECT n.project_id, n.client FROM flows AS f "+t.store.dialect.nextFlow+
-		") SELECT f.project_id, f.client, "+held+", (SELECT turn FROM evaluations WHERE "+inLine+
-		" AND priority = ? AND project_id = f.project_id AND client = f.client ORDER BY turn LIMIT 1) FROM flows AS f",
-		string(p), string(p), maxRunning, maxRunning, string(p))
+	}, limit(selectFlows(t.store.dialect), maxRunning), string(p), string(p), string(p))
 	slices.SortFunc(all, func(a, b flow) int { return cmp.Compare(a.head, b.head) })
 	return all, err
 }
