@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"context"
 	_ "embed" // for openapi.yaml
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,7 @@ import (
 	"github.com/crucible-eval/crucible/api/internal/page"
 	"github.com/crucible-eval/crucible/api/internal/quota"
 	"github.com/crucible-eval/crucible/api/internal/rest"
+	"github.com/crucible-eval/crucible/pkg/egress"
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/httpkit"
 	"github.com/crucible-eval/crucible/pkg/service"
@@ -35,6 +37,11 @@ var openapi []byte
 
 // OpenAPI returns the contract of the API, as served at /openapi.yaml.
 func OpenAPI() []byte { return openapi }
+
+// Payload is the body of a callback, as JSON: an evaluation that has ended, as
+// the API answers with it to its submission. Whoever puts the services together
+// gives it to the worker, so that both show the same.
+func Payload(e eval.Evaluation) ([]byte, error) { return json.Marshal(rest.Payload(e)) }
 
 // NamedExecutor is an executor and the name it is shown by: its URL, or
 // "local".
@@ -63,6 +70,8 @@ type Deps struct {
 	// StorageInfo tells the numbers of the storage.
 	StorageInfo func(context.Context) ([]StoragePart, error)
 	Policy      eval.Policy // zero: eval.DefaultPolicy
+	// Callbacks says which callback_urls are accepted. Nil: none.
+	Callbacks *egress.Guard
 
 	// Beside are what runs in the same process, for /livez, and Parts what that
 	// needs, for /readyz.
@@ -137,6 +146,9 @@ func New(cfg Config, d Deps) (*Service, error) {
 		Store: d.Store, Blobs: d.Blobs, Queue: d.Queue, Output: d.Output, Roster: d.Roster, Storage: d.StorageInfo,
 		Hub: hub, Catalog: known, Policy: d.Policy, Quota: gate, Log: log, Metrics: metrics, Version: d.Version, Draining: server.Draining(), NewWork: server.NewWork,
 		BatchBodyLimit: cfg.BatchBodyLimit, MaxWait: cfg.MaxWait, MaxWaiters: cfg.MaxWaiters, MaxStreams: cfg.MaxStreams,
+	}
+	if d.Callbacks != nil {
+		o.CheckCallback = d.Callbacks.Check
 	}
 	if d.Redis != nil {
 		inspector := task.NewInspector(d.Redis)

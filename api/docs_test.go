@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crucible-eval/crucible/api"
+	"github.com/crucible-eval/crucible/pkg/egress"
 	"github.com/crucible-eval/crucible/pkg/eval"
 )
 
@@ -84,7 +85,7 @@ func TestEveryExampleInTheDocs(t *testing.T) {
 	require.Equal(t, strings.Count(string(raw), "```http\n"), 2*len(examples), "each request has its answer")
 
 	w := &player{}
-	p := start(t, func(_ *api.Config, d *api.Deps) {
+	p := start(t, withCallbacks(t, egress.Config{}), func(_ *api.Config, d *api.Deps) {
 		w.Queue = d.Queue
 		d.Queue = w
 		d.StorageInfo = func(context.Context) ([]api.StoragePart, error) {
@@ -99,6 +100,13 @@ func TestEveryExampleInTheDocs(t *testing.T) {
 		require.NoError(t, err)
 		p.run(created[0].ID, broken("refused"))
 	}
+
+	called := spec(t)
+	called.CallbackURL = "https://example.org/hook"
+	created, _, err := p.store.Create(t.Context(), eval.Submission{Evaluations: []eval.Evaluation{{Key: keyOf(newID()), Spec: called}}})
+	require.NoError(t, err)
+	p.run(created[0].ID, accepted(""))
+	p.deliver(eval.Delivery{Reason: eval.CallbackGone, Message: "the receiver answered 410 Gone", HTTPStatus: 410})
 
 	seen := map[string]bool{}
 	id := ""
@@ -156,7 +164,7 @@ func firstID(answer map[string]any) string {
 	if id, ok := answer["id"].(string); ok {
 		return id
 	}
-	for _, name := range []string{"evaluations", "dead_letters"} {
+	for _, name := range []string{"evaluations", "dead_letters", "callbacks"} {
 		if all, ok := answer[name].([]any); ok && len(all) > 0 {
 			id, _ := all[0].(map[string]any)["id"].(string)
 			return id

@@ -265,11 +265,12 @@ func Isolation(states []catalog.State) (report IsolationReport, ok bool) {
 // Stats are the numbers of the platform.
 type Stats struct {
 	eval.Stats
-	Version   string    `json:"version"`
-	StartedAt time.Time `json:"started_at"` // of this server
-	Now       time.Time `json:"now"`
-	Waiters   int64     `json:"waiters"` // requests with ?wait= open here
-	Streams   int64     `json:"streams"` // event streams open here
+	Callbacks eval.CallbackStats `json:"callbacks"`
+	Version   string             `json:"version"`
+	StartedAt time.Time          `json:"started_at"` // of this server
+	Now       time.Time          `json:"now"`
+	Waiters   int64              `json:"waiters"` // requests with ?wait= open here
+	Streams   int64              `json:"streams"` // event streams open here
 }
 
 func (a *API) stats(c echo.Context) error {
@@ -280,7 +281,11 @@ func (a *API) stats(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, Stats{s, a.Version, a.began.UTC(), time.Now().UTC(), a.waiting.Load(), a.streams.Load()})
+	callbacks, err := a.Store.CountCallbacks(c.Request().Context(), eval.DefaultProject)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, Stats{s, callbacks, a.Version, a.began.UTC(), time.Now().UTC(), a.waiting.Load(), a.streams.Load()})
 }
 
 // RetryPolicy is a row of the table of retry policies.

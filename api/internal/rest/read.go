@@ -30,7 +30,11 @@ func (a *API) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, view(e))
+	v := view(e)
+	if v.Callback, err = a.callbackOf(ctx, e); err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, v)
 }
 
 // List is a page of evaluations.

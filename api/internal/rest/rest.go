@@ -65,6 +65,9 @@ type Options struct {
 	Draining <-chan struct{}     // closed when the server shuts down: waits and streams end
 	NewWork  echo.MiddlewareFunc // of routes that begin something
 
+	// CheckCallback says what is wrong with a callback_url, or "". Nil: there are no callbacks here.
+	CheckCallback func(url string) string
+
 	BatchBodyLimit int64
 	MaxWait        time.Duration
 	MaxWaiters     int
@@ -114,6 +117,9 @@ func (a *API) Routes(e *echo.Echo) {
 	v1.GET("/dead-letters/:id", a.deadLetter)
 	v1.POST("/dead-letters/:id/retry", a.retry, a.NewWork)
 	v1.DELETE("/dead-letters/:id", a.deleteDeadLetter)
+
+	v1.GET("/callbacks", a.listCallbacks)
+	v1.POST("/callbacks/:id/retry", a.retryCallback)
 
 	v1.GET("/workers", a.workers)
 	v1.GET("/executors", a.executors)

@@ -54,7 +54,7 @@ func (a *API) submit(c echo.Context) error {
 		return eval.Invalid(bad)
 	}
 	ctx := c.Request().Context()
-	granted, bad := a.Policy.Validate(spec, time.Now(), a.known(ctx))
+	granted, bad := a.validate(spec, a.known(ctx))
 	if len(bad) > 0 {
 		return eval.Invalid(bad)
 	}
@@ -107,7 +107,7 @@ func (a *API) submitBatch(c echo.Context) error {
 		spec, bad := decodeSpec(raw, at)
 		if len(bad) == 0 {
 			asked[i] = spec
-			granted[i], bad = a.Policy.Validate(spec, time.Now(), known)
+			granted[i], bad = a.validate(spec, known)
 			for j := range bad {
 				bad[j].Field = at + bad[j].Field
 			}
@@ -136,6 +136,15 @@ func (a *API) submitBatch(c echo.Context) error {
 	}
 	c.Response().Header().Set(echo.HeaderLocation, evaluationsPath+"?batch="+out.BatchID)
 	return c.JSON(http.StatusAccepted, out)
+}
+
+// validate checks what a client asks for, and returns it as granted.
+func (a *API) validate(spec eval.Spec, known func(string) (eval.Language, bool)) (eval.Spec, []eval.FieldError) {
+	granted, bad := a.Policy.Validate(spec, time.Now(), known)
+	if problem := a.checkCallback(spec.CallbackURL); problem != "" {
+		bad = append(bad, eval.FieldError{Field: "callback_url", Message: problem})
+	}
+	return granted, bad
 }
 
 // create writes the granted specs as evaluations and hands them to the queue.

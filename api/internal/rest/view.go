@@ -35,6 +35,7 @@ type Evaluation struct {
 	Failure  *eval.Failure `json:"failure,omitempty"`
 	Reason   string        `json:"reason,omitempty"`
 	Result   *Result       `json:"result,omitempty"`
+	Callback *Callback     `json:"callback,omitempty"` // in GET of one that has ended and has one
 	Links    Links         `json:"links"`
 }
 

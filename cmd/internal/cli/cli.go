@@ -47,6 +47,7 @@ type Grammar struct {
 	Cancel      CancelCmd      `cmd:"" group:"use" help:"End evaluations."`
 	Retry       RetryCmd       `cmd:"" group:"use" help:"Run failed evaluations again."`
 	DeadLetters DeadLettersCmd `cmd:"" group:"use" help:"What the platform gave up on."`
+	Callbacks   CallbacksCmd   `cmd:"" group:"use" help:"Who is told of the end of evaluations."`
 	Batch       BatchCmd       `cmd:"" group:"use" help:"Run many programs from a file."`
 	Languages   LanguagesCmd   `cmd:"" group:"use" help:"List the languages."`
 	Isolation   IsolationCmd   `cmd:"" group:"use" help:"Show what the sandbox enforces."`

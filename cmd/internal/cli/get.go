@@ -89,6 +89,13 @@ func printEvaluation(s *session, e client.Evaluation) error {
 	if e.ExpiresAt != nil && !e.Status.Terminal() {
 		line("deadline", e.ExpiresAt.Local().Format(time.RFC3339))
 	}
+	if c := e.Callback; c != nil {
+		text := fmt.Sprintf("%s to %s, %d of %d tries", c.Status, c.Host, c.Tries, c.MaxTries)
+		if c.Message != "" {
+			text += ": " + c.Message
+		}
+		line("callback", text)
+	}
 	if r := e.Result; r != nil {
 		if r.ExitCode != nil {
 			line("exit code", fmt.Sprint(*r.ExitCode))

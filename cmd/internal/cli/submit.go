@@ -47,6 +47,7 @@ type SubmitCmd struct {
 	MinIsolation   string        `placeholder:"LEVEL" help:"Refuse a sandbox weaker than this."`
 	Warm           string        `placeholder:"MODE" help:"Go no further than this to spare the start of the interpreter: off, prestart or fork."`
 	Tag            []string      `help:"A tag to find it by. May be repeated."`
+	CallbackURL    string        `name:"callback-url" placeholder:"URL" help:"Where to send the evaluation when it has ended."`
 	IdempotencyKey string        `placeholder:"KEY" help:"The same key and program again give the same evaluation for a day."`
 }
 
@@ -110,7 +111,7 @@ func (c *SubmitCmd) run(s *session) error {
 // spec makes the request of the flags.
 func (c *SubmitCmd) spec(s *session, api *client.Client) (eval.Spec, error) {
 	spec := eval.Spec{
-		Priority: eval.Priority(c.Priority), RetryPolicy: c.RetryPolicy, ExpiresIn: eval.Duration(c.ExpiresIn), Tags: c.Tag,
+		Priority: eval.Priority(c.Priority), RetryPolicy: c.RetryPolicy, ExpiresIn: eval.Duration(c.ExpiresIn), Tags: c.Tag, CallbackURL: c.CallbackURL,
 		Program: eval.Program{
 			Args: append(slices.Clone(c.Arg), c.Args...), Env: c.Env, MinIsolation: c.MinIsolation, Warm: eval.Warm(c.Warm),
 			Limits: eval.Limits{

@@ -32,6 +32,7 @@ type Evaluation struct {
 	Failure  *eval.Failure `json:"failure,omitempty"`
 	Reason   string        `json:"reason,omitempty"`
 	Result   *eval.Result  `json:"result,omitempty"`
+	Callback *Callback     `json:"callback,omitempty"`
 
 	// Raw is the answer as it came, for -o json.
 	Raw json.RawMessage `json:"-"`
@@ -56,6 +57,27 @@ func (e Evaluation) MarshalJSON() ([]byte, error) {
 	}
 	type plain Evaluation
 	return json.Marshal(plain(e))
+}
+
+// Callback is the delivery of an evaluation, as the API shows it.
+type Callback struct {
+	ID         eval.ID             `json:"id"`
+	Host       string              `json:"host"`
+	Status     eval.CallbackStatus `json:"status"`
+	Tries      int                 `json:"tries"`
+	MaxTries   int                 `json:"max_tries"`
+	NextTryAt  *time.Time          `json:"next_try_at,omitempty"`
+	Reason     eval.CallbackReason `json:"reason,omitempty"`
+	Message    string              `json:"message,omitempty"`
+	HTTPStatus int                 `json:"http_status,omitempty"`
+	CreatedAt  time.Time           `json:"created_at"`
+	EndedAt    *time.Time          `json:"ended_at,omitempty"`
+}
+
+// CallbackPage is a part of the list of callbacks.
+type CallbackPage struct {
+	Callbacks []Callback `json:"callbacks"`
+	Next      string     `json:"next,omitempty"`
 }
 
 // Page is a part of a list.

@@ -29,6 +29,8 @@ type AllInOneConfig struct {
 	Grants
 	Life
 	Work
+	Receivers
+	Sender
 	Stop
 }
 
@@ -38,6 +40,14 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 	p := &Platform{rt: rt}
 	defer p.abandon(ctx, &err)
 	policy, err := cfg.policy()
+	if err != nil {
+		return nil, err
+	}
+	guard, err := cfg.guard()
+	if err != nil {
+		return nil, err
+	}
+	callbacks, err := cfg.callbacks(guard)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +75,7 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 		return nil, err
 	}
 
-	work, err := worker.New(workerConfig(cfg.Work, cfg.Stop, rt), worker.Deps{
+	work, err := worker.New(workerConfig(cfg.Work, cfg.Stop, callbacks, rt), worker.Deps{
 		Store: live.Announcing(backend.Store, wires), Blobs: backend.Blobs, Redis: redis, Live: wires, Logger: rt.Logger, Registry: rt.Registry,
 		Executors: []worker.NamedExecutor{{Name: "local", Executor: local}},
 	})
@@ -79,7 +89,7 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 	door, err := api.New(listen, api.Deps{
 		Store: front.Store, StandIn: front.standIn, Blobs: backend.Blobs, Queue: queue, Notices: wires, Output: wires, Roster: wires,
 		Redis: redis, StorageInfo: storageInfo(backend), Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version,
-		Executors: []api.NamedExecutor{{Name: "local", Executor: local}}, Policy: policy,
+		Executors: []api.NamedExecutor{{Name: "local", Executor: local}}, Policy: policy, Callbacks: guard,
 		Beside: append(front.lively(), work, local, sweeper),
 		// While no sandbox holds, evaluations are accepted and wait.
 		Parts: []httpkit.Part{{Name: "sandbox", Try: local.Ready, Optional: true}},
@@ -128,10 +138,11 @@ func executorConfig(cfg Sandbox, policy eval.Policy, rt *Runtime) executor.Confi
 	return c
 }
 
-func workerConfig(cfg Work, stop Stop, rt *Runtime) worker.Config {
+func workerConfig(cfg Work, stop Stop, callbacks *worker.Callbacks, rt *Runtime) worker.Config {
 	return worker.Config{
 		Version: rt.Version, Concurrency: cfg.Concurrency, Lease: cfg.Lease, Beat: cfg.Beat,
 		Reconcile: cfg.ReconcileEvery, Again: cfg.Again, Drain: stop.DrainTimeout,
+		Callbacks: callbacks,
 	}
 }
 

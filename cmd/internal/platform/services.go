@@ -34,6 +34,7 @@ type APIConfig struct {
 	Keys
 	Quota
 	Token
+	Receivers
 	Stop
 }
 
@@ -80,6 +81,10 @@ func API(ctx context.Context, cfg APIConfig, rt *Runtime) (_ *Platform, err erro
 	if err != nil {
 		return nil, err
 	}
+	guard, err := cfg.guard()
+	if err != nil {
+		return nil, err
+	}
 	f, err := p.reach(ctx, cfg.Queue, cfg.Siblings, cfg.Token, rt)
 	if err != nil {
 		return nil, err
@@ -99,7 +104,7 @@ func API(ctx context.Context, cfg APIConfig, rt *Runtime) (_ *Platform, err erro
 	}
 	door, err := api.New(listen, api.Deps{
 		Store: front.Store, StandIn: front.standIn, Blobs: f.blobs, Queue: queue, Notices: f.wires, Output: f.wires, Roster: f.wires,
-		Redis: f.redis, Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version, Executors: executors, Policy: policy,
+		Redis: f.redis, Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version, Executors: executors, Policy: policy, Callbacks: guard,
 		Beside: front.lively(),
 	})
 	if err != nil {
@@ -116,6 +121,8 @@ type WorkerConfig struct {
 	Queue
 	Siblings
 	Work
+	Receivers
+	Sender
 	Door
 	Token
 	Stop
@@ -125,6 +132,14 @@ type WorkerConfig struct {
 func Worker(ctx context.Context, cfg WorkerConfig, rt *Runtime) (_ *Platform, err error) {
 	p := &Platform{rt: rt}
 	defer p.abandon(ctx, &err)
+	guard, err := cfg.guard()
+	if err != nil {
+		return nil, err
+	}
+	callbacks, err := cfg.callbacks(guard)
+	if err != nil {
+		return nil, err
+	}
 	f, err := p.reach(ctx, cfg.Queue, cfg.Siblings, cfg.Token, rt)
 	if err != nil {
 		return nil, err
@@ -133,7 +148,7 @@ func Worker(ctx context.Context, cfg WorkerConfig, rt *Runtime) (_ *Platform, er
 	for _, u := range cfg.ExecutorURLs {
 		executors = append(executors, worker.NamedExecutor{Name: u, Executor: remote.NewExecutor(u, cfg.ServiceToken.Reveal(), nil)})
 	}
-	work, err := worker.New(workerConfig(cfg.Work, cfg.Stop, rt), worker.Deps{
+	work, err := worker.New(workerConfig(cfg.Work, cfg.Stop, callbacks, rt), worker.Deps{
 		Store: live.Announcing(f.store, f.wires), Blobs: f.blobs, Redis: f.redis, Live: f.wires, Logger: rt.Logger, Registry: rt.Registry, Executors: executors,
 	})
 	if err != nil {
