@@ -11,21 +11,35 @@ import (
 	"github.com/crucible-eval/crucible/worker/internal/callback"
 )
 
+// maxCallbackTimeout bounds how long one receiver holds a place.
+const maxCallbackTimeout = time.Minute
+
+// Check says what is wrong with the settings.
+func (c *Callbacks) Check() error {
+	switch {
+	case c.Guard == nil || c.Payload == nil:
+		return errors.New("callbacks need a guard and a payload")
+	case c.Timeout < 0 || c.Timeout > maxCallbackTimeout:
+		return fmt.Errorf("the timeout of callbacks is %v: it must be above 0 and at most %v", c.Timeout, maxCallbackTimeout)
+	case c.Every < 0 || c.AtOnce < 0 || c.PerHost < 0:
+		return errors.New("a number of the callbacks is negative: all must be positive")
+	}
+	_, err := callback.NewSigner(c.Secrets)
+	return err
+}
+
 // newDeliverer makes the loop of callbacks, where they are on.
 func newDeliverer(cfg Config, deps Deps) (*callback.Deliverer, error) {
 	c := cfg.Callbacks
 	if c == nil {
 		return nil, nil
 	}
-	switch {
-	case c.Guard == nil || c.Payload == nil:
-		return nil, errors.New("worker: callbacks need a guard and a payload")
-	case c.Timeout < 0 || c.Every < 0 || c.AtOnce < 0 || c.PerHost < 0:
-		return nil, errors.New("worker: a number of the callbacks is negative: all must be positive")
+	if err := c.Check(); err != nil {
+		return nil, fmt.Errorf("worker: %w", err)
 	}
 	signer, err := callback.NewSigner(c.Secrets)
 	if err != nil {
-		return nil, fmt.Errorf("worker: %w", err)
+		return nil, err
 	}
 	return callback.New(callback.Config{
 		Name: cfg.Name, Version: cfg.Version, Timeout: cmp.Or(c.Timeout, 10*time.Second), Every: cmp.Or(c.Every, time.Second),

@@ -47,5 +47,6 @@ func (s Sender) callbacks(guard *egress.Guard) (*worker.Callbacks, error) {
 	case guard == nil:
 		return nil, nil
 	}
-	return &worker.Callbacks{Guard: guard, Secrets: secrets(s.CallbackSecrets), Payload: api.Payload, Timeout: s.CallbackTimeout}, nil
+	c := &worker.Callbacks{Guard: guard, Secrets: secrets(s.CallbackSecrets), Payload: api.Payload, Timeout: s.CallbackTimeout}
+	return c, c.Check()
 }
