@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -51,6 +52,21 @@ func TestCancelWorksWithoutTheQueue(t *testing.T) {
 	e := p.post("/api/v1/evaluations", hello).evaluation()
 	p.queue.refuse(eval.Errorf(eval.KindUnavailable, "redis is down"))
 	require.Equal(t, http.StatusOK, p.post(e.Links.Self+"/cancel", "").Code)
+}
+
+func TestCancelWhileTheStoreIsAwaySaysWhenToComeBack(t *testing.T) {
+	var cut *brokenStore
+	p := start(t, func(_ *api.Config, d *api.Deps) {
+		cut = &brokenStore{Store: d.Store}
+		d.Store = cut
+	})
+	e := p.post("/api/v1/evaluations", hello).evaluation()
+	cut.cut(&eval.Error{Kind: eval.KindUnavailable, Message: "the database is down", RetryAfter: time.Second})
+	r := p.post(e.Links.Self+"/cancel", "")
+	r.problem(http.StatusServiceUnavailable, eval.KindUnavailable)
+	require.Equal(t, "1", r.Header.Get("Retry-After"))
+	cut.cut(nil)
+	require.Equal(t, eval.Cancelled, p.post(e.Links.Self+"/cancel", "").evaluation().Status)
 }
 
 func TestCancelRefusesWhatItDoesNotKnow(t *testing.T) {

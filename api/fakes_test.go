@@ -165,6 +165,13 @@ func (s *brokenStore) Stats(ctx context.Context, project string) (eval.Stats, er
 	return s.Store.Stats(ctx, project)
 }
 
+func (s *brokenStore) Cancel(ctx context.Context, key eval.Key, reason string) (eval.Evaluation, error) {
+	if err := s.problem(); err != nil {
+		return eval.Evaluation{}, err
+	}
+	return s.Store.Cancel(ctx, key, reason)
+}
+
 func (s *brokenStore) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Evaluation, error) {
 	s.retries.Add(1)
 	if err := s.problem(); err != nil {
