@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/crucible-eval/crucible/pkg/eval"
+	"github.com/crucible-eval/crucible/pkg/eval/evaltest"
 	"github.com/crucible-eval/crucible/pkg/remote"
 	"github.com/crucible-eval/crucible/storage"
 )
@@ -44,6 +46,36 @@ func BenchmarkLife(b *testing.B) {
 					live(b, s, fmt.Sprint(n.Add(1)))
 				}
 			})
+		})
+	}
+}
+
+// BenchmarkSweep removes a hundred evaluations, as many as a step does, each
+// with an attempt, three events and a tag.
+func BenchmarkSweep(b *testing.B) {
+	for name, config := range map[string]func() storage.Config{
+		"memory":   func() storage.Config { return storage.Config{Backend: storage.Memory} },
+		"file":     func() storage.Config { return storage.Config{Backend: storage.File} },
+		"sqlite":   func() storage.Config { return storage.Config{} },
+		"postgres": func() storage.Config { return postgres(b, nil) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			clock := evaltest.NewClock()
+			cfg := config()
+			cfg.Now = clock.Now
+			backend, n := open(b, cfg), 0
+			for b.Loop() {
+				b.StopTimer()
+				for range 100 {
+					n++
+					live(b, backend.Store, fmt.Sprint(n))
+				}
+				clock.Advance(time.Hour)
+				b.StartTimer()
+				swept, err := backend.Swept().Sweep(b.Context(), eval.Retention{Ended: time.Minute}, 100)
+				require.NoError(b, err)
+				require.Equal(b, 100, swept)
+			}
 		})
 	}
 }

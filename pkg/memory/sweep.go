@@ -3,6 +3,7 @@ package memory
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -131,6 +132,7 @@ func (s *Store) SweepBlobs(ctx context.Context, limit int, remove func(context.C
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
+	var errs []error
 	for digest, b := range s.blobs {
 		if swept.Looked == limit {
 			break
@@ -143,8 +145,9 @@ func (s *Store) SweepBlobs(ctx context.Context, limit int, remove func(context.C
 			b.lookAt = nil
 			continue
 		}
-		if err := remove(ctx, digest); err != nil {
-			return swept, err
+		if err := remove(ctx, digest); err != nil { // one that cannot be removed holds up no other
+			errs = append(errs, err)
+			continue
 		}
 		if err := s.commit(ctx, Transaction{ForgottenBlobs: []string{digest}}); err != nil {
 			return swept, err
@@ -153,5 +156,5 @@ func (s *Store) SweepBlobs(ctx context.Context, limit int, remove func(context.C
 		swept.Removed++
 		swept.Bytes += b.bytes
 	}
-	return swept, nil
+	return swept, errors.Join(errs...)
 }

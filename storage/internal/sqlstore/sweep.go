@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -149,6 +150,7 @@ func (s *Store) SweepBlobs(ctx context.Context, limit int, remove func(context.C
 	if err != nil {
 		return swept, err
 	}
+	var errs []error
 	for _, digest := range digests {
 		var bytes int64
 		removed := false
@@ -168,8 +170,9 @@ func (s *Store) SweepBlobs(ctx context.Context, limit int, remove func(context.C
 			_, err = t.exec("DELETE FROM blobs WHERE digest = ?", digest)
 			return err
 		})
-		if err != nil {
-			return swept, err
+		if err != nil { // one that cannot be removed holds up no other
+			errs = append(errs, err)
+			continue
 		}
 		swept.Looked++
 		if removed {
@@ -177,7 +180,7 @@ func (s *Store) SweepBlobs(ctx context.Context, limit int, remove func(context.C
 			swept.Bytes += bytes
 		}
 	}
-	return swept, nil
+	return swept, errors.Join(errs...)
 }
 
 // lookAt locks the row of a blob that it is time to look at, and says whether
