@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,7 +84,7 @@ func TestSweeper(t *testing.T, open OpenSweeper) {
 				f.Helper()
 				for _, key := range all {
 					_, err := f.Get(f.ctx, key)
-					if !contains(want, key) {
+					if !slices.Contains(want, key) {
 						kind(f, eval.KindNotFound, err)
 						require.ErrorContains(f, err, "there is no evaluation")
 						require.Empty(f, f.events(key))
@@ -264,13 +265,4 @@ func TestSweeper(t *testing.T, open OpenSweeper) {
 			test(&sweptFixture{f, sweeper})
 		})
 	}
-}
-
-func contains(all []eval.Key, key eval.Key) bool {
-	for _, k := range all {
-		if k == key {
-			return true
-		}
-	}
-	return false
 }
