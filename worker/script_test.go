@@ -11,6 +11,7 @@ import (
 
 // script is an executor that does what a test tells it, by the program's language.
 type script struct {
+	away  atomic.Bool // cannot be reached
 	slots int
 
 	mu       sync.Mutex
@@ -36,6 +37,9 @@ func (s *script) Run(ctx context.Context, req eval.Request, sink func(eval.RunEv
 	s.requests = append(s.requests, req)
 	r := s.roles[req.Language]
 	s.mu.Unlock()
+	if s.away.Load() {
+		return eval.Result{}, eval.Errorf(eval.KindUnavailable, "connection refused")
+	}
 	return r(ctx, req, sink)
 }
 
@@ -53,6 +57,9 @@ func (s *script) runs(id eval.ID) int {
 }
 
 func (s *script) Status(context.Context) (eval.ExecutorStatus, error) {
+	if s.away.Load() {
+		return eval.ExecutorStatus{}, eval.Errorf(eval.KindUnavailable, "connection refused")
+	}
 	return eval.ExecutorStatus{Name: "script", Load: eval.Load{Slots: s.slots}}, nil
 }
 

@@ -45,9 +45,11 @@ type Server struct {
 
 	mu      sync.Mutex
 	started bool
-	inHand  map[string]eval.Dispatch // by the task's id
 	ended   chan struct{}
 	failed  chan error
+
+	hands  sync.Mutex               // its own, because asynq may wait for a handler while mu is held
+	inHand map[string]eval.Dispatch // by the task's id
 
 	endCancels context.CancelFunc
 	cancels    sync.WaitGroup
@@ -137,9 +139,9 @@ func (s *Server) followCancels(ctx context.Context) {
 			if !open {
 				return
 			}
-			s.mu.Lock()
+			s.hands.Lock()
 			d, ours := s.inHand[m.Payload]
-			s.mu.Unlock()
+			s.hands.Unlock()
 			if ours {
 				s.cfg.Cancel(ctx, d)
 			}
@@ -213,15 +215,15 @@ func (s *Server) process(ctx context.Context, t *asynq.Task) error {
 // hold remembers a dispatch as in hand until release is called. A task that asynq hands out again, while the handler
 // of the first time is still at work, changes nothing.
 func (s *Server) hold(id string, d eval.Dispatch) (release func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.hands.Lock()
+	defer s.hands.Unlock()
 	if _, held := s.inHand[id]; held {
 		return func() {}
 	}
 	s.inHand[id] = d
 	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+		s.hands.Lock()
+		defer s.hands.Unlock()
 		delete(s.inHand, id)
 	}
 }

@@ -98,6 +98,9 @@ func (h *Handler) Handle(ctx context.Context, d eval.Dispatch) (note string, err
 		return "", err
 	}
 	defer release()
+	if err := h.await(ctx); err != nil {
+		return "", err
+	}
 	if h.isDraining() {
 		return "", &task.Failure{Err: errStopping}
 	}
@@ -143,6 +146,17 @@ func (h *Handler) failed(ctx context.Context, key eval.Key, refused error) error
 // final is how a handler tells the queue that an evaluation has failed for good.
 func final(f eval.Failure) *task.Failure {
 	return &task.Failure{Err: fmt.Errorf("%s: %s", f.Kind, f.Message), Final: true}
+}
+
+// await waits a moment for an executor when none can be reached. What is not claimed yet loses no try by that, and
+// another worker may have executors of its own.
+func (h *Handler) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, handBack)
+	defer cancel()
+	if err := h.deps.Executors.Await(ctx); err != nil {
+		return &task.Failure{Err: err, Delay: time.Second}
+	}
+	return nil
 }
 
 // enter counts a dispatch as in hand, unless the handler drains.

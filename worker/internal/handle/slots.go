@@ -8,7 +8,8 @@ import (
 	"github.com/crucible-eval/crucible/pkg/task"
 )
 
-// handBack is how long a dispatch waits for a slot before it goes back to the queue, where another worker may take it.
+// handBack is how long a dispatch waits for a slot, and for an executor, before it goes back to the queue, where another
+// worker may take it.
 // The queue hands out as many as there are slots, so it waits only while a suspect has them all.
 const handBack = time.Second
 

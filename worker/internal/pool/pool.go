@@ -14,6 +14,8 @@ import (
 const (
 	// shunned is how long an executor that could not be reached, or was full, comes last.
 	shunned = time.Second
+	// askAgain is how often Await asks executors of which none has answered.
+	askAgain = 250 * time.Millisecond
 	// ask bounds one question about an executor's status.
 	ask = 2 * time.Second
 )
@@ -32,6 +34,7 @@ type Member struct {
 type Pool struct {
 	mu      sync.Mutex
 	members []*member
+	asking  bool // somebody in Await is
 }
 
 type member struct {
@@ -40,6 +43,7 @@ type member struct {
 	slots    int       // as last heard; 0: never heard of
 	until    time.Time // comes last until then
 	problem  string
+	away     bool // did not answer when it was asked last
 }
 
 // New returns a pool of the executors.
@@ -62,8 +66,9 @@ func (p *Pool) Refresh(ctx context.Context) (slots, unknown int) {
 			status, err := m.Executor.Status(ctx)
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			if err != nil {
-				m.problem = message(err)
+			m.away = err != nil
+			if m.away {
+				m.problem, m.until = message(err), time.Now().Add(2*shunned)
 				return
 			}
 			m.slots, m.problem = status.Slots, ""
@@ -101,6 +106,46 @@ func (p *Pool) Reach(ctx context.Context) error {
 		why = append(why, c.Name+": "+c.Problem)
 	}
 	return eval.Errorf(eval.KindUnavailable, "no executor takes on runs: %s", strings.Join(why, "; "))
+}
+
+// Await returns at once when an executor is there, as far as is known. Else it asks all of them again and again until one
+// answers or ctx ends: KindUnavailable. So an outage of all executors costs an evaluation no tries: they wait unclaimed.
+func (p *Pool) Await(ctx context.Context) error {
+	for {
+		away, ask := p.away()
+		if !away {
+			return nil
+		}
+		if ask {
+			p.Refresh(ctx)
+			p.asked()
+		}
+		select {
+		case <-ctx.Done():
+			return eval.Errorf(eval.KindUnavailable, "no executor can be reached")
+		case <-time.After(askAgain):
+		}
+	}
+}
+
+// away says whether no executor is there, and whether the caller is the one to ask them.
+func (p *Pool) away() (away, ask bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.members {
+		if !m.away {
+			return false, false
+		}
+	}
+	ask = !p.asking
+	p.asking = true
+	return true, ask
+}
+
+func (p *Pool) asked() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asking = false
 }
 
 // Contacts tells how each executor looks from here.
@@ -203,7 +248,7 @@ func (p *Pool) give(m *member, err error) {
 	m.inFlight--
 	switch eval.KindOf(err) {
 	case "":
-		m.problem, m.until = "", time.Time{}
+		m.problem, m.until, m.away = "", time.Time{}, false
 	case eval.KindFull:
 		m.until = time.Now().Add(pauses[len(pauses)-1])
 	case eval.KindUnavailable, eval.KindStopping, eval.KindExecutorLost:
