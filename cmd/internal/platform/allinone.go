@@ -141,7 +141,7 @@ func executorConfig(cfg Sandbox, policy eval.Policy, rt *Runtime) executor.Confi
 func workerConfig(cfg Work, stop Stop, callbacks *worker.Callbacks, rt *Runtime) worker.Config {
 	return worker.Config{
 		Version: rt.Version, Concurrency: cfg.Concurrency, Lease: cfg.Lease, Beat: cfg.Beat,
-		Reconcile: cfg.ReconcileEvery, Again: cfg.Again, Drain: stop.DrainTimeout,
+		Reconcile: cfg.ReconcileEvery, Again: cfg.Again, Window: cfg.Window, Drain: stop.DrainTimeout,
 		Callbacks: callbacks,
 	}
 }

@@ -100,6 +100,7 @@ type Life struct {
 	PoisonAfter int           `group:"Life" env:"CRUCIBLE_POISON_AFTER" default:"3" help:"Give up an evaluation that took down this many workers or executors while nothing else ran there."`
 	MaxLost     int           `group:"Life" env:"CRUCIBLE_MAX_LOST" default:"10" help:"Give up an evaluation whose worker or executor vanished this often, whoever is to blame."`
 	FullFor     time.Duration `group:"Life" env:"CRUCIBLE_FULL_FOR" default:"24h" help:"How long an evaluation may wait for a free slot, after it was to run."`
+	AgeAfter    time.Duration `group:"Life" env:"CRUCIBLE_AGE_AFTER" default:"1m" help:"How long an evaluation waits for its turn until it is raised by one priority, and again each time as long. None becomes critical in this way."`
 	FirstLook   time.Duration `group:"Life" env:"CRUCIBLE_FIRST_LOOK" default:"5s" help:"When to check for the first time that an accepted evaluation is in the queue."`
 }
 
@@ -108,6 +109,7 @@ func (l Life) Rules() eval.Rules {
 	r := eval.DefaultRules()
 	r.PoisonAfter, r.MaxLost = cmp.Or(l.PoisonAfter, r.PoisonAfter), cmp.Or(l.MaxLost, r.MaxLost)
 	r.FullFor, r.FirstLook = cmp.Or(l.FullFor, r.FullFor), cmp.Or(l.FirstLook, r.FirstLook)
+	r.AgeAfter = cmp.Or(l.AgeAfter, r.AgeAfter)
 	return r
 }
 
@@ -117,6 +119,7 @@ type Work struct {
 	Lease          time.Duration `group:"Work" env:"CRUCIBLE_LEASE" default:"15s" help:"How long an evaluation stays with a worker that is not heard of. A worker that is killed delays its evaluations by this."`
 	Beat           time.Duration `group:"Work" env:"CRUCIBLE_BEAT" default:"0" help:"How often a worker renews the lease of what it runs: at most a third of the lease. 0: a third."`
 	ReconcileEvery time.Duration `group:"Work" env:"CRUCIBLE_RECONCILE_EVERY" default:"250ms" help:"How often a worker looks for evaluations that were forgotten."`
+	Window         int           `group:"Work" env:"CRUCIBLE_WINDOW" default:"8" help:"How many evaluations of one priority wait in Redis at least, while more wait in the store for their turn. More do where there are many slots, or where they are taken quickly."`
 	Again          time.Duration `group:"Work" env:"CRUCIBLE_AGAIN" default:"15s" help:"How long an evaluation that was put into the queue is trusted to be there."`
 }
 

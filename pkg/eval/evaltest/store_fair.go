@@ -57,7 +57,11 @@ func (s *station) feed() []eval.Dispatch {
 	s.Helper()
 	due, err := s.Due(s.ctx, eval.DueRequest{Limit: 500, Again: time.Hour, Window: s.window})
 	require.NoError(s, err)
-	s.queue = append(s.queue, due...)
+	for _, d := range due { // the queue takes nothing twice
+		if d.Reason != eval.DispatchAgain || !slices.Contains(ids(s.queue), d.ID) {
+			s.queue = append(s.queue, d)
+		}
+	}
 	return due
 }
 
@@ -269,8 +273,36 @@ func testFairness(t *testing.T, open OpenStore) {
 			_, err := s.Rewind(s.ctx)
 			require.NoError(s, err)
 			require.ElementsMatch(s, again, s.feed(), "what is in the queue stays where it is there")
-			s.queue = again
 			require.Equal(s, map[eval.Priority]int{eval.PriorityCritical: window, eval.PriorityHigh: 3 * window}, next())
+		}),
+		"what is low ends under an endless stream of what is urgent": at(func(s *station) {
+			low := s.submit("a", 20, low)
+			var pattern []eval.Priority // as asynq takes: by weight
+			for i, weight := range []int{6, 4, 3, 1} {
+				pattern = append(pattern, slices.Repeat(eval.Priorities()[i:i+1], weight)...)
+			}
+			left, raised, turn := len(low), 0, 0
+			for ; left > 0; turn++ {
+				require.Less(s, turn, 14*len(low), "a fourteenth of the pace is the least")
+				for _, p := range eval.Priorities()[:3] {
+					s.submit("b", 1, func(e *eval.Evaluation) { e.Spec.Priority = p })
+				}
+				s.feed()
+				i := max(0, slices.IndexFunc(s.queue, func(d eval.Dispatch) bool { return d.Priority == pattern[turn%len(pattern)] }))
+				d := s.queue[i]
+				s.queue = slices.Insert(slices.Delete(s.queue, i, i+1), 0, d)
+				e, l := s.take()
+				s.finish(l, accepted("1"))
+				if e.Spec.Priority == eval.PriorityLow {
+					left--
+					if d.Priority != eval.PriorityLow {
+						raised++
+					}
+				}
+				s.clock.Advance(time.Second)
+			}
+			require.Positive(s, raised, "age has raised some")
+			s.Logf("20 of low priority ended in %d steps under an endless stream at each of the others; %d of them were raised", turn, raised)
 		}),
 		"several reconcilers feed no more than the window": func(f *fixture) {
 			s := newStation(f, 8)

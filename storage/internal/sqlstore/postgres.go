@@ -64,6 +64,9 @@ func connectPostgres(url string, connections int) (*sql.DB, error) {
 	if config.RuntimeParams["statement_timeout"] == "" {
 		config.RuntimeParams["statement_timeout"] = fmt.Sprint(statementTimeout.Milliseconds())
 	}
+	if config.RuntimeParams["idle_in_transaction_session_timeout"] == "" { // a process that was stopped gives back its locks
+		config.RuntimeParams["idle_in_transaction_session_timeout"] = fmt.Sprint(statementTimeout.Milliseconds())
+	}
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "crucible"
 	}
