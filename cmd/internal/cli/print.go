@@ -37,14 +37,14 @@ func table(w io.Writer, head string, rows [][]string) error {
 	}
 	var out strings.Builder
 	for _, row := range rows {
-		line := ""
+		var line strings.Builder
 		for i, cell := range row {
-			line += cell
+			line.WriteString(cell)
 			if i < len(row)-1 {
-				line += strings.Repeat(" ", widths[i]-visible(cell)+2)
+				line.WriteString(strings.Repeat(" ", widths[i]-visible(cell)+2))
 			}
 		}
-		out.WriteString(strings.TrimRight(line, " ") + "\n")
+		out.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
