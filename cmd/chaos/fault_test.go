@@ -25,6 +25,8 @@ type fault struct {
 	healed bool
 	// alone keeps it from being one of two at once.
 	alone bool
+	// calm has it wait until no poison is hunted any more.
+	calm bool
 	// load are naps that are submitted just before, and how long each is: so that there is something to lose.
 	load int
 	nap  time.Duration
@@ -89,6 +91,9 @@ func plan(kinds []fault, n int, seed uint64) []strike {
 func (c *cluster) inject(ctx context.Context, s strike, report *report) {
 	var hold []*item
 	for _, f := range s.faults {
+		if f.calm {
+			c.hunters.Wait()
+		}
 		hold = append(hold, c.load.burst(ctx, f.load, nap(f.nap))...)
 	}
 	if len(hold) > 0 { // one of them runs, or has run, when the fault comes

@@ -166,7 +166,7 @@ func (c *cluster) others() []fault {
 	all := []fault{
 		{
 			name: control, what: "no fault: what the measure says of a healthy cluster", weight: 1, load: 6, nap: c.timings.Nap, alone: true,
-			begin: func(context.Context, *rand.Rand) func() { return nil },
+			begin: func(context.Context, *rand.Rand) func() { return nil }, calm: true,
 		},
 		{
 			name: "rolling restart", what: "SIGTERM of each service, one after the other", weight: 1, load: 6, nap: c.timings.Nap, alone: true,
