@@ -208,7 +208,7 @@ const cancelReason = "chaos has seen enough"
 func cancelJob(_ int, r *rand.Rand) job {
 	spec := source("bash", "echo waiting\nsleep 100\n")
 	spec.Limits.WallMS = 120_000
-	return job{kind: "cancelled", spec: spec, cancel: time.Duration(r.IntN(1500)) * time.Millisecond, check: cancelled}
+	return job{kind: "cancelled", spec: spec, cancel: time.Duration(1+r.IntN(1500)) * time.Millisecond, check: cancelled}
 }
 
 func cancelled(e client.Evaluation) error {
