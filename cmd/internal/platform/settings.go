@@ -97,11 +97,12 @@ func (s Sandbox) Executor() executor.Config {
 
 // Life is by which numbers evaluations live.
 type Life struct {
-	PoisonAfter int           `group:"Life" env:"CRUCIBLE_POISON_AFTER" default:"3" help:"Give up an evaluation that took down this many workers or executors while nothing else ran there."`
-	MaxLost     int           `group:"Life" env:"CRUCIBLE_MAX_LOST" default:"10" help:"Give up an evaluation whose worker or executor vanished this often, whoever is to blame."`
-	FullFor     time.Duration `group:"Life" env:"CRUCIBLE_FULL_FOR" default:"24h" help:"How long an evaluation may wait for a free slot, after it was to run."`
-	AgeAfter    time.Duration `group:"Life" env:"CRUCIBLE_AGE_AFTER" default:"1m" help:"How long an evaluation waits for its turn until it is raised by one priority, and again each time as long. None becomes critical in this way."`
-	FirstLook   time.Duration `group:"Life" env:"CRUCIBLE_FIRST_LOOK" default:"5s" help:"When to check for the first time that an accepted evaluation is in the queue."`
+	PoisonAfter   int           `group:"Life" env:"CRUCIBLE_POISON_AFTER" default:"3" help:"Give up an evaluation that took down this many workers or executors while nothing else ran there."`
+	MaxLost       int           `group:"Life" env:"CRUCIBLE_MAX_LOST" default:"10" help:"Give up an evaluation whose worker or executor vanished this often, whoever is to blame."`
+	FullFor       time.Duration `group:"Life" env:"CRUCIBLE_FULL_FOR" default:"24h" help:"How long an evaluation may wait for a free slot, after it was to run."`
+	AgeAfter      time.Duration `group:"Life" env:"CRUCIBLE_AGE_AFTER" default:"1m" help:"How long an evaluation waits for its turn until it is raised by one priority, and again each time as long. None becomes critical in this way."`
+	FirstLook     time.Duration `group:"Life" env:"CRUCIBLE_FIRST_LOOK" default:"5s" help:"When to check for the first time that an accepted evaluation is in the queue."`
+	ClientRunning int           `group:"Clients" env:"CRUCIBLE_CLIENT_RUNNING" default:"0" help:"Evaluations of one client that run at once, or are about to. 0: no bound."`
 }
 
 // Rules are the settings as a store takes them; what is left out is as eval.DefaultRules has it.
@@ -110,6 +111,7 @@ func (l Life) Rules() eval.Rules {
 	r.PoisonAfter, r.MaxLost = cmp.Or(l.PoisonAfter, r.PoisonAfter), cmp.Or(l.MaxLost, r.MaxLost)
 	r.FullFor, r.FirstLook = cmp.Or(l.FullFor, r.FullFor), cmp.Or(l.FirstLook, r.FirstLook)
 	r.AgeAfter = cmp.Or(l.AgeAfter, r.AgeAfter)
+	r.MaxRunning = l.ClientRunning
 	return r
 }
 
