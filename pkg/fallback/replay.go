@@ -113,8 +113,13 @@ func (s *Store) bring(ctx context.Context, en *entry) error {
 	case eval.IsKind(err, eval.KindConflict):
 		// The ids are there: it was brought before, or the store had written
 		// it when it went away.
-		if _, gone := s.Store.Get(ctx, sub.Evaluations[0].Key); gone != nil {
-			return fmt.Errorf("%w; and looking for it: %w", err, gone)
+		_, missing := s.Store.Get(ctx, sub.Evaluations[0].Key)
+		switch {
+		case missing == nil:
+		case eval.IsKind(missing, eval.KindNotFound) && sub.IdempotencyKey != "":
+			return s.bury(ctx, sub, "its idempotency key had been used before, for what has been removed since, which was not known while the storage was away")
+		default:
+			return fmt.Errorf("%w; the storage had answered: %w", missing, err)
 		}
 	case err != nil:
 		return err

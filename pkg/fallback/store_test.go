@@ -373,6 +373,28 @@ func TestAKeyThatWasUsedBeforeTheStoreWentAway(t *testing.T) {
 	}
 }
 
+// The same, where the store has forgotten what the key was used for.
+func TestAKeyWhoseEvaluationIsGone(t *testing.T) {
+	p := newPrimary(memory.Options{MaxEvaluations: 1})
+	s := open(t, p, fallback.Options{})
+	_, _, err := s.Create(t.Context(), eval.Submission{IdempotencyKey: "k", Evaluations: []eval.Evaluation{evaluation(0)}})
+	require.NoError(t, err)
+	_, err = s.Cancel(t.Context(), key(0), "")
+	require.NoError(t, err)
+	create(t, s, 1) // there is room for one
+	_, err = s.Cancel(t.Context(), key(1), "")
+	require.NoError(t, err)
+	p.before.Store(true)
+	_, _, err = s.Create(t.Context(), eval.Submission{IdempotencyKey: "k", Evaluations: []eval.Evaluation{evaluation(2)}})
+	require.NoError(t, err)
+	p.before.Store(false)
+	require.Zero(t, s.BringAll(t.Context()))
+	e, err := s.Get(t.Context(), key(2))
+	require.NoError(t, err)
+	require.Equal(t, eval.Cancelled, e.Status)
+	require.Contains(t, e.Reason, "removed since")
+}
+
 func TestAListShowsWhatWaitsAmongTheRest(t *testing.T) {
 	clock := evaltest.NewClock()
 	p := newPrimary(memory.Options{Now: clock.Now})
