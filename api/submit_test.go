@@ -144,7 +144,7 @@ func TestIdempotencyUnderARace(t *testing.T) {
 func TestBatch(t *testing.T) {
 	p := start(t)
 	var items []string
-	for i := range 50 {
+	for i := range 100 {
 		items = append(items, fmt.Sprintf(`{"language":"python","code":"print(%d)"}`, i))
 	}
 	r := p.post("/api/v1/evaluations/batch", `{"evaluations":[`+strings.Join(items, ",")+`]}`)
@@ -154,8 +154,8 @@ func TestBatch(t *testing.T) {
 		Evaluations []evaluation `json:"evaluations"`
 	}
 	r.decode(&b)
-	require.Len(t, b.Evaluations, 50)
-	require.Len(t, p.queue.dispatches(), 50)
+	require.Len(t, b.Evaluations, 100)
+	require.Len(t, p.queue.dispatches(), eval.DefaultRules().Window, "the rest waits in the store for its turn")
 	for i, e := range b.Evaluations {
 		require.Equal(t, b.BatchID, e.BatchID)
 		stored, err := p.store.Get(t.Context(), e.key())
@@ -163,7 +163,7 @@ func TestBatch(t *testing.T) {
 		require.Equal(t, fmt.Sprintf("print(%d)", i), stored.Spec.Code.String(), "in order")
 	}
 	page := p.get(r.Header.Get("Location") + "&limit=500").list()
-	require.Len(t, page.Evaluations, 50)
+	require.Len(t, page.Evaluations, 100)
 }
 
 func TestBatchIsAllOrNothing(t *testing.T) {
