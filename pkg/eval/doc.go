@@ -11,7 +11,8 @@
 // evaluation's key to a [Queue], which is Redis through asynq. Redis is
 // disposable: a reconciler in every worker asks the store what is due
 // ([Scheduler]) and enqueues it again, so a lost Redis costs a moment and
-// never an evaluation.
+// never an evaluation. The queue is kept short: what it has no room for waits
+// in the store, where clients take turns (fair.go).
 //
 // A worker takes a key from the queue and claims it ([Leaser]): queued
 // becomes running, the attempt number grows by one, and the worker holds a
@@ -42,6 +43,7 @@
 //   - lifecycle.go has every change of state as a pure function from an
 //     Evaluation to a [Change]. Stores call these inside a transaction: no
 //     backend has rules of its own.
+//   - fair.go has whose turn it is among those that wait.
 //   - kind.go has the error kinds: the HTTP status of each, and what it means
 //     for a retry. retry.go has the retry policies.
 //   - limits.go and validate.go have what a client may ask for.

@@ -42,7 +42,8 @@ const IdempotencyWindow = 24 * time.Hour
 // Intake accepts evaluations and requests to end them.
 type Intake interface {
 	// Create writes all evaluations, queued, or none, and returns them as
-	// written, in order. replayed means that the key was used before for the
+	// written, in order. Those that are Dispatched are to be handed to the
+	// queue; the others wait for their turn or their run_at. replayed means that the key was used before for the
 	// same request: nothing was written and the first ones are returned as
 	// they are now. KindKeyReused: the key came with another fingerprint.
 	// KindConflict: an id exists, or the key's evaluations do not any more.
@@ -162,7 +163,11 @@ type Beat struct {
 // several may run at once: no evaluation is handed to two at the same time.
 type Scheduler interface {
 	// Due returns queued evaluations that are to be handed to the queue now,
-	// notes that they were, and sets their NextDispatchAt to now + Again.
+	// at most r.Limit: those dispatched before whose NextDispatchAt has come,
+	// the most overdue first, and then those whose turn it is, the most urgent
+	// priority first, as many as the window has room for (see fair.go). It
+	// notes that they were, and sets their NextDispatchAt to now + r.Again.
+	// Those whose time has come join the line before.
 	Due(ctx context.Context, r DueRequest) ([]Dispatch, error)
 	// Reap takes evaluations from workers whose lease has run out, at most
 	// limit, and returns them as they are now.
@@ -171,8 +176,9 @@ type Scheduler interface {
 	// limit, and returns them as they are now. Running ones are ended by
 	// their workers.
 	Expire(ctx context.Context, limit int) ([]Evaluation, error)
-	// Rewind makes every queued evaluation due now, except those whose
-	// run_at has not come, and returns how many: for when the queue was lost.
+	// Rewind makes every dispatched evaluation due now and returns how many:
+	// for when the queue was lost. What waits for a time or for its turn goes
+	// on waiting.
 	Rewind(ctx context.Context) (int, error)
 	// Backlog counts what waits and what runs, now.
 	Backlog(ctx context.Context) (Backlog, error)
@@ -183,7 +189,8 @@ type DueRequest struct {
 	Limit int           `json:"limit"` // of one answer
 	Again time.Duration `json:"again"` // nanoseconds until one that was handed out is handed out again
 	// Window is how many evaluations of one priority may wait in the queue at
-	// once; the others wait in the store. 0 is [Rules.Window].
+	// once; the others wait in the store. It holds for Create too, until
+	// another is named. 0 is the last one named, at first [Rules.Window].
 	Window int `json:"window,omitempty"`
 }
 
