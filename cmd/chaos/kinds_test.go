@@ -127,12 +127,12 @@ func (c *cluster) disksFull() []fault {
 		}
 		all = append(all, fault{
 			name: "disk full: " + what, what: "no byte left on its file system", weight: 1, load: 6, nap: napTick, lasts: c.timings.Outage, healed: true,
-			begin: func(ctx context.Context, _ *rand.Rand) func() {
+			begin: func(ctx context.Context, r *rand.Rand) func() {
 				filler := filepath.Join(disk, "filler")
 				c.fill(filler)
 				if what == "blobs" {
-					for n := range 3 { // what cannot be kept now
-						c.load.submit(ctx, largeJob(n, nil))
+					for range 3 { // what cannot be kept now, and was not before
+						c.load.submit(ctx, largeJob(1_000_000+r.IntN(1_000_000_000), r))
 					}
 				}
 				return func() {
