@@ -108,13 +108,13 @@ func Open(store eval.Store, o Options) (*Store, error) {
 		gate:    outage.NewGate("storage: new evaluations are accepted into the fallback journal until it answers", o.Pause, o.Logger),
 		waiting: map[eval.Key]*eval.Evaluation{}, keys: map[idempotencyKey]*entry{}, wishes: map[eval.Key]bool{},
 	}
-	var err error
-	if s.metrics, err = newMetrics(o.Registry, s); err != nil {
-		return nil, err
-	}
 	var found damage
+	var err error
 	if s.file, found, err = openFile(o.Folder, s.restore); err != nil {
 		return nil, err
+	}
+	if s.metrics, err = newMetrics(o.Registry, s); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	if found.lines > 0 {
 		s.metrics.damaged.Add(float64(found.bytes))
