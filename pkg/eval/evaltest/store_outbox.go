@@ -67,10 +67,7 @@ func hosts(all []eval.Callback) []string {
 	return names
 }
 
-var (
-	unanswered = eval.Delivery{Reason: eval.CallbackTimeout, Message: "no answer within 10s"}
-	broken     = eval.Delivery{Reason: eval.CallbackBroken, Message: "it answered 502", HTTPStatus: 502}
-)
+var broken = eval.Delivery{Reason: eval.CallbackBroken, Message: "it answered 502", HTTPStatus: 502}
 
 func testOutbox(t *testing.T, open OpenStore) {
 	each(t, open, map[string]func(*fixture){
