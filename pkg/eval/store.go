@@ -43,9 +43,9 @@ const IdempotencyWindow = 24 * time.Hour
 type Intake interface {
 	// Create writes all evaluations, queued, or none, and returns them as
 	// written, in order. Those that are Dispatched are to be handed to the
-	// queue; the others wait for their turn or their run_at. replayed means that the key was used before for the
-	// same request: nothing was written and the first ones are returned as
-	// they are now. KindKeyReused: the key came with another fingerprint.
+	// queue; the others wait for their turn or their run_at. replayed means
+	// that the key was used before for the same request: nothing was written
+	// and the first ones are returned as they are now. KindKeyReused: the key came with another fingerprint.
 	// KindConflict: an id exists, or the key's evaluations do not any more.
 	// KindInvalid: none, or from several projects or clients. KindNotFound: a
 	// Recall of a key that was not used.

@@ -131,7 +131,7 @@ func view(e eval.Evaluation) Evaluation {
 		ms := max(0, float64(e.StartedAt.Sub(from).Microseconds())/1000)
 		v.QueueMS = &ms
 	}
-	if e.Status == eval.Queued && e.Failure != nil {
+	if e.Status == eval.Queued && e.Failure != nil && !e.Dispatched() {
 		v.NextTryAt = e.NextDispatchAt
 	}
 	if !e.Status.Terminal() {
