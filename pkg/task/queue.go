@@ -185,10 +185,11 @@ func (q *Queue) state(ctx context.Context, queue, id string) (string, error) {
 	return state, err
 }
 
-// held says whether a worker that lives has an active task in hand: asynq's servers renew a lease of 30 s for theirs.
+// held says whether a worker that lives has an active task in hand: every 5 s asynq's servers renew a lease of 30 s for
+// theirs. One that was not renewed for 8 s belongs to a worker that is gone or frozen.
 func (q *Queue) held(ctx context.Context, queue, id string) bool {
 	until, err := q.redis.client.ZScore(ctx, queueKey(queue, "lease"), id).Result()
-	return err == nil && until > float64(time.Now().Unix())
+	return err == nil && until > float64(time.Now().Add(22*time.Second).Unix())
 }
 
 // clear removes a task that no worker has in hand. asynq refuses for a task that has moved on, which is fine, and for
