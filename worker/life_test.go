@@ -38,6 +38,26 @@ func TestWhatWasNeverEnqueuedRunsAllTheSame(t *testing.T) {
 	require.Equal(t, 1.0, w.metric("crucible_reconcile_redispatched_total"))
 }
 
+func TestTheExecutorLearnsForWhomItRuns(t *testing.T) {
+	r := newRig(t, task.RedisConfig{})
+	owners := make(chan string, 2)
+	r.script.plays("who", func(_ context.Context, req eval.Request, _ func(eval.RunEvent)) (eval.Result, error) {
+		owners <- req.Client
+		return eval.Result{Verdict: eval.Accepted}, nil
+	})
+	spec := eval.Spec{Program: eval.Program{Language: "who", Code: eval.Bytes("-")}, Priority: eval.PriorityDefault}
+	for _, client := range []string{"", "alice"} {
+		id := eval.ID("of-" + client)
+		_, _, err := r.store.Create(t.Context(), eval.Submission{Evaluations: []eval.Evaluation{
+			{Key: eval.Key{Project: eval.DefaultProject, ID: id}, Client: client, Spec: spec},
+		}})
+		require.NoError(t, err)
+	}
+	r.worker(worker.Config{}, nil)
+	require.ElementsMatch(t, []string{"default", "default/alice"}, []string{receive(t, owners), receive(t, owners)},
+		"clients share no interpreter and nothing that was compiled")
+}
+
 func TestADoubleDispatchRunsOnce(t *testing.T) {
 	r := newRig(t, task.RedisConfig{})
 	e := r.submit("hello")

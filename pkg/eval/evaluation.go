@@ -57,6 +57,16 @@ type Evaluation struct {
 	Trace string `json:"trace,omitempty"`
 }
 
+// Owner is for whom it runs, in the words of an executor ([Request.Client]):
+// the project, and the client where there are several. Programs of different
+// owners share no interpreter and nothing that was compiled.
+func (e Evaluation) Owner() string {
+	if e.Client == "" {
+		return e.Project
+	}
+	return e.Project + "/" + e.Client
+}
+
 // Summary is the evaluation without what may be large: the program (its
 // language, limits and the rest of the spec stay) and the bytes of the
 // streams. Lists are made of summaries.

@@ -163,7 +163,7 @@ func (a *attempt) ask(ctx context.Context, out *relay) (got answer) {
 		}
 	}()
 	got.result, got.executor, got.err = a.h.deps.Executors.Run(ctx, eval.Request{
-		ID: a.eval.ID, Attempt: a.eval.Attempt, Client: a.eval.Project, Exclusive: a.alone, Silence: a.h.silence(),
+		ID: a.eval.ID, Attempt: a.eval.Attempt, Client: a.eval.Owner(), Exclusive: a.alone, Silence: a.h.silence(),
 		Program: a.eval.Spec.Program,
 	}, out.event)
 	return got
