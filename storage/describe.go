@@ -16,7 +16,7 @@ type Description struct {
 	Stats         eval.Stats `json:"stats"` // of the project
 	DatabaseBytes *int64     `json:"database_bytes,omitempty"`
 
-	Retention eval.Retention `json:"-"`
+	Retention eval.Retention `json:"retention"`
 }
 
 // Describe says what the backend is and what it holds of a project. KindUnavailable.

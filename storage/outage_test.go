@@ -133,7 +133,7 @@ func TestTheStorageServiceChecksItsCallers(t *testing.T) {
 	create(t, remote.NewStore(url, "right", client(t)), "a")
 	for path, want := range map[string]string{
 		"/readyz":       `{"status":"ok"}`,
-		remote.InfoPath: `{"version":"v1","backend":"memory","blobs":"memory","project":"default","stats":{"statuses":{"cancelled":0,"completed":0,"failed":0,"queued":1,"running":0},"verdicts":{},"dead_letters":0,"dead_letters_by_kind":{},"oldest_queued_at":` + createdAt(t, b) + `}}`,
+		remote.InfoPath: `{"version":"v1","backend":"memory","blobs":"memory","project":"default","stats":{"statuses":{"cancelled":0,"completed":0,"failed":0,"queued":1,"running":0},"verdicts":{},"dead_letters":0,"dead_letters_by_kind":{},"oldest_queued_at":` + createdAt(t, b) + `},"retention":{"ended":0,"failed":0}}`,
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+path, nil)
 		require.NoError(t, err)

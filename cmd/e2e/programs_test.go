@@ -40,6 +40,7 @@ func TestPrograms(t *testing.T) {
 			t.Run("cancel while it runs", p.cancelRunning)
 			t.Run("large output", p.largeOutput)
 			t.Run("bad input", p.badInput)
+			t.Run("numbers of the storage", p.storageNumbers)
 			if p.redis != nil {
 				t.Run("Redis away", p.redisAway)
 			}
@@ -48,6 +49,25 @@ func TestPrograms(t *testing.T) {
 			}
 		})
 	}
+}
+
+func (p target) storageNumbers(t *testing.T) {
+	var report struct {
+		Parts []struct {
+			Name, Backend  string
+			Bytes, Objects *int64
+		}
+	}
+	require.NoError(t, p.api.Ask(t.Context(), "/api/v1/storage", nil, &report))
+	require.NotEmpty(t, report.Parts)
+	database := report.Parts[0]
+	require.Equal(t, "database", database.Name)
+	require.Positive(t, *database.Objects, "the evaluations of the tests before")
+	require.Positive(t, *database.Bytes)
+	p.run(t, python("print('one more')"))
+	before := *database.Objects
+	require.NoError(t, p.api.Ask(t.Context(), "/api/v1/storage", nil, &report))
+	require.Equal(t, before+1, *report.Parts[0].Objects)
 }
 
 func python(code string) eval.Spec {

@@ -7,8 +7,8 @@ import (
 
 // Retention says how long what has ended is kept, from its end. 0: for ever.
 type Retention struct {
-	Ended  time.Duration // completed and cancelled evaluations
-	Failed time.Duration // failed ones, and with them their dead letters
+	Ended  time.Duration `json:"ended"`  // completed and cancelled evaluations; nanoseconds in JSON
+	Failed time.Duration `json:"failed"` // failed ones, and with them their dead letters
 }
 
 // DefaultRetention returns what crucible starts with.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -108,6 +109,11 @@ func send[Answer any](ctx context.Context, s *Store, method string, request any)
 		return answer, true, eval.Errorf(eval.KindInvalid, "the URL of the storage service is wrong: %w", err)
 	}
 	r.Header.Set("Content-Type", "application/json")
+	return exchange[Answer](s, r)
+}
+
+// exchange sends a request, as send says.
+func exchange[Answer any](s *Store, r *http.Request) (answer Answer, answered bool, err error) {
 	introduce(r, s.token)
 	resp, err := s.client.Do(r)
 	if err != nil {
@@ -125,6 +131,17 @@ func send[Answer any](ctx context.Context, s *Store, method string, request any)
 		return answer, true, eval.Errorf(eval.KindInternal, "the storage service at %s answered what this version cannot read; start both with the same version: %w", s.base, err)
 	}
 	return answer, true, nil
+}
+
+// Info asks what the storage service is and what it holds of a project: the
+// answer of [InfoPath], read into an Answer. KindUnavailable.
+func Info[Answer any](ctx context.Context, s *Store, project string) (answer Answer, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+InfoPath+"?project="+url.QueryEscape(project), nil)
+	if err != nil {
+		return answer, eval.Errorf(eval.KindInvalid, "the URL of the storage service is wrong: %w", err)
+	}
+	answer, _, err = exchange[Answer](s, r)
+	return answer, err
 }
 
 // Create implements [eval.Intake].

@@ -88,7 +88,7 @@ func AllInOne(ctx context.Context, cfg AllInOneConfig, rt *Runtime) (_ *Platform
 	}
 	door, err := api.New(listen, api.Deps{
 		Store: front.Store, StandIn: front.standIn, Blobs: backend.Blobs, Queue: queue, Notices: wires, Output: wires, Roster: wires,
-		Redis: redis, StorageInfo: storageInfo(backend), Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version,
+		Redis: redis, StorageInfo: storageInfo(backend.Describe), Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version,
 		Executors: []api.NamedExecutor{{Name: "local", Executor: local}}, Policy: policy, Callbacks: guard,
 		Beside: append(front.lively(), work, local, sweeper),
 		// While no sandbox holds, evaluations are accepted and wait.
@@ -155,10 +155,10 @@ func apiConfig(listen string, door Door, keys Keys, quota Quota) (api.Config, er
 	}, err
 }
 
-// storageInfo tells the numbers of a storage in this process.
-func storageInfo(backend *storage.Backend) func(context.Context) ([]api.StoragePart, error) {
+// storageInfo tells the numbers of a storage, which describe asks it for.
+func storageInfo(describe func(context.Context, string) (storage.Description, error)) func(context.Context) ([]api.StoragePart, error) {
 	return func(ctx context.Context) ([]api.StoragePart, error) {
-		d, err := backend.Describe(ctx, eval.DefaultProject)
+		d, err := describe(ctx, eval.DefaultProject)
 		if err != nil {
 			return nil, fmt.Errorf("describe the storage: %w", err)
 		}

@@ -105,6 +105,9 @@ func API(ctx context.Context, cfg APIConfig, rt *Runtime) (_ *Platform, err erro
 	door, err := api.New(listen, api.Deps{
 		Store: front.Store, StandIn: front.standIn, Blobs: f.blobs, Queue: queue, Notices: f.wires, Output: f.wires, Roster: f.wires,
 		Redis: f.redis, Logger: rt.Logger, Registry: rt.Registry, Version: rt.Version, Executors: executors, Policy: policy, Callbacks: guard,
+		StorageInfo: storageInfo(func(ctx context.Context, project string) (storage.Description, error) {
+			return remote.Info[storage.Description](ctx, f.store, project)
+		}),
 		Beside: front.lively(),
 	})
 	if err != nil {
