@@ -104,14 +104,23 @@ func empty(t *testing.T, cfg storage.Config) {
 }
 
 func TestRemoteStores(t *testing.T) {
-	for _, backend := range []string{storage.Memory, storage.SQLite} {
-		t.Run(backend, func(t *testing.T) {
-			evaltest.TestStore(t, func(t *testing.T, now func() time.Time) eval.Store {
-				b := open(t, storage.Config{Backend: backend, Now: now})
-				return remote.NewStore(serve(t, b, storage.ServiceConfig{Tokens: []string{"secret"}}), "secret", client(t))
-			})
-		})
+	twin := func(t *testing.T, b *storage.Backend) eval.Store {
+		return remote.NewStore(serve(t, b, storage.ServiceConfig{Tokens: []string{"secret"}}), "secret", client(t))
 	}
+	t.Run("memory", func(t *testing.T) {
+		evaltest.TestStore(t, func(t *testing.T, now func() time.Time) eval.Store {
+			return twin(t, open(t, storage.Config{Backend: storage.Memory, Now: now}))
+		})
+	})
+	t.Run("postgres", func(t *testing.T) {
+		cfg := postgres(t, nil)
+		evaltest.TestStore(t, func(t *testing.T, now func() time.Time) eval.Store {
+			cfg.Now, cfg.DataDir = now, t.TempDir()
+			b := open(t, cfg)
+			empty(t, cfg)
+			return twin(t, b)
+		})
+	})
 }
 
 func TestBlobs(t *testing.T) {

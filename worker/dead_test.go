@@ -62,6 +62,7 @@ func TestAnArchivedTaskThatIsRunByHandRunsNothing(t *testing.T) {
 	r := newRig(t, task.RedisConfig{})
 	r.script.plays("broken", fails(eval.Errorf(eval.KindInvalid, "no such language")))
 	r.worker(worker.Config{Mirror: time.Hour}, nil)
+	r.untilReconciled() // which would dispatch what is in hand a second time
 	e := r.submit("broken")
 	failed := r.ended(e.Key)
 	r.untilArchived(1, "the worker archives the task")

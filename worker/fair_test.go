@@ -90,7 +90,7 @@ func TestTheQueueIsShallow(t *testing.T) {
 	const slots, window = 2, 8
 	r.worker(worker.Config{Concurrency: slots, Window: window, Lease: 15 * time.Second}, nil)
 	// The worker says to the store how large the window is.
-	testkit.Eventually(t, func() bool { return r.redis.Client().Exists(context.Background(), "crucible:epoch").Val() == 1 }, "the first round is over")
+	r.untilReconciled()
 	for range 8 {
 		r.submitMany("a", 1000, func(s *eval.Spec) { s.Language = "endless" })
 	}

@@ -130,6 +130,13 @@ func (r *rig) submit(language string, change ...func(*eval.Spec)) eval.Evaluatio
 	return e
 }
 
+// untilReconciled returns when a worker's first round is over: it takes an empty Redis for one that was lost, and
+// dispatches what it finds queued once more.
+func (r *rig) untilReconciled() {
+	r.t.Helper()
+	testkit.Eventually(r.t, func() bool { return r.redis.Client().Exists(context.Background(), "crucible:epoch").Val() == 1 }, "the first round is over")
+}
+
 func (r *rig) get(key eval.Key) eval.Evaluation {
 	r.t.Helper()
 	e, err := r.store.Get(context.Background(), key)
