@@ -15,6 +15,7 @@ import (
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/eval/evaltest"
 	"github.com/crucible-eval/crucible/pkg/memory"
+	"github.com/crucible-eval/crucible/pkg/testkit"
 )
 
 // promising is a store that keeps what has ended for a while, and counts who asks.
@@ -125,22 +126,9 @@ func TestWhatHasEndedIsAskedForOnce(t *testing.T) {
 	}
 	require.Len(t, events, 4)
 	require.Zero(t, store.asked.Load())
-	require.InDelta(t, 1, metric(t, reg, "crucible_cache_misses_total"), 0)
-	require.InDelta(t, 3+3+75, metric(t, reg, "crucible_cache_hits_total"), 0)
-	require.InDelta(t, 1, metric(t, reg, "crucible_cache_evaluations"), 0)
-}
-
-func metric(t *testing.T, reg *prometheus.Registry, name string) float64 {
-	t.Helper()
-	families, err := reg.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()[0].GetCounter().GetValue() + f.GetMetric()[0].GetGauge().GetValue()
-		}
-	}
-	t.Fatalf("there is no metric %s", name)
-	return 0
+	require.InDelta(t, 1, testkit.Metric(t, reg, "crucible_cache_misses_total"), 0)
+	require.InDelta(t, 3+3+75, testkit.Metric(t, reg, "crucible_cache_hits_total"), 0)
+	require.InDelta(t, 1, testkit.Metric(t, reg, "crucible_cache_evaluations"), 0)
 }
 
 func TestTheCacheIsBounded(t *testing.T) {
@@ -151,10 +139,10 @@ func TestTheCacheIsBounded(t *testing.T) {
 	for n := range 60 {
 		ended(t, s, n, 100+1000*(n%30))
 		get(t, s, n)
-		require.LessOrEqual(t, metric(t, reg, "crucible_cache_evaluations"), 20.0)
-		require.LessOrEqual(t, metric(t, reg, "crucible_cache_bytes"), float64(most))
+		require.LessOrEqual(t, testkit.Metric(t, reg, "crucible_cache_evaluations"), 20.0)
+		require.LessOrEqual(t, testkit.Metric(t, reg, "crucible_cache_bytes"), float64(most))
 	}
-	require.Greater(t, metric(t, reg, "crucible_cache_bytes"), float64(most)/2)
+	require.Greater(t, testkit.Metric(t, reg, "crucible_cache_bytes"), float64(most)/2)
 	store.asked.Store(0)
 	get(t, s, 50)
 	require.Zero(t, store.asked.Load(), "the newest stay")

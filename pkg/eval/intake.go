@@ -20,7 +20,7 @@ func StoreTime(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond
 // client of a store may set are taken. KindInvalid: none, too many, from
 // several projects or clients, or text that no database could keep. KindConflict: the
 // same id twice.
-func (s Submission) Accept(now time.Time, rules Rules) ([]Change, error) {
+func (s Submission) Accept(now time.Time) ([]Change, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
@@ -28,7 +28,7 @@ func (s Submission) Accept(now time.Time, rules Rules) ([]Change, error) {
 	for i, e := range s.Evaluations {
 		e = fresh(e)
 		e.CreatedAt = StoreTime(s.AcceptedAt)
-		changes[i] = Accept(e, now, rules)
+		changes[i] = Accept(e, now)
 	}
 	return changes, nil
 }
@@ -139,12 +139,12 @@ func (s Submission) Unused() error {
 
 // Again makes a new evaluation with the spec of a failed one. Any other
 // status is a KindConflict error that carries it.
-func (e Evaluation) Again(id ID, now time.Time, rules Rules) (Change, error) {
+func (e Evaluation) Again(id ID, now time.Time) (Change, error) {
 	if e.Status != Failed {
 		return Change{}, e.conflict("cannot be retried, because it has not failed")
 	}
 	s := Submission{Evaluations: []Evaluation{{Key: Key{e.Project, id}, Spec: e.Spec, RetryOf: e.ID, Client: e.Client}}}
-	changes, err := s.Accept(now, rules)
+	changes, err := s.Accept(now)
 	if err != nil {
 		return Change{}, err
 	}

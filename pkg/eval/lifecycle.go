@@ -77,7 +77,7 @@ type Outcome struct {
 // Accept makes a queued evaluation of a validated spec: attempt 0, event 1.
 // Its CreatedAt may say that it was accepted before now, elsewhere. It waits
 // for its run_at or in the line, where [Standing.Join] gives it its turn.
-func Accept(e Evaluation, now time.Time, _ Rules) Change {
+func Accept(e Evaluation, now time.Time) Change {
 	e.Status, e.DispatchSeq = Queued, 1
 	if e.CreatedAt.IsZero() || e.CreatedAt.After(now) {
 		e.CreatedAt = now

@@ -14,7 +14,7 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func accepted(t interface{ Helper() }, spec eval.Spec) eval.Evaluation {
 	t.Helper()
-	return eval.Accept(eval.Evaluation{Key: eval.Key{Project: "default", ID: "e1"}, Spec: spec}, start, eval.DefaultRules()).Evaluation
+	return eval.Accept(eval.Evaluation{Key: eval.Key{Project: "default", ID: "e1"}, Spec: spec}, start).Evaluation
 }
 
 // claimed returns a running evaluation and the attempt's row.
@@ -30,7 +30,7 @@ func failure(kind eval.Kind) eval.Outcome {
 }
 
 func TestAcceptIsQueuedWithItsFirstEvent(t *testing.T) {
-	c := eval.Accept(eval.Evaluation{Key: eval.Key{Project: "default", ID: "e1"}}, start, eval.DefaultRules())
+	c := eval.Accept(eval.Evaluation{Key: eval.Key{Project: "default", ID: "e1"}}, start)
 	require.Equal(t, eval.Queued, c.Evaluation.Status)
 	require.Equal(t, 0, c.Evaluation.Attempt)
 	require.Equal(t, 1, c.Evaluation.DispatchSeq)

@@ -43,7 +43,6 @@ type Options struct {
 	// be put into the queue at once. The reconciler does it in any case.
 	Moved func(context.Context, []eval.Evaluation)
 
-	Rules    eval.Rules       // of the store; default: eval.DefaultRules
 	Now      func() time.Time // default: time.Now
 	Logger   *slog.Logger
 	Registry prometheus.Registerer
@@ -97,9 +96,6 @@ func Open(store eval.Store, o Options) (*Store, error) {
 	o.MaxEvaluations = cmp.Or(o.MaxEvaluations, DefaultMaxEvaluations)
 	o.Patience, o.Pause = cmp.Or(o.Patience, DefaultPatience), cmp.Or(o.Pause, DefaultPause)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
-	if o.Rules == (eval.Rules{}) {
-		o.Rules = eval.DefaultRules()
-	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -232,7 +228,7 @@ func (s *Store) accept(sub eval.Submission) ([]eval.Evaluation, bool, error) {
 // evaluations is what the journal shows of a submission: queued, and not in
 // the queue yet.
 func (s *Store) evaluations(en *entry) ([]eval.Evaluation, error) {
-	changes, err := en.Create.Accept(en.At, s.options.Rules)
+	changes, err := en.Create.Accept(en.At)
 	if err != nil {
 		return nil, err
 	}

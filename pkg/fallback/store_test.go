@@ -237,21 +237,8 @@ func TestWhatIsAcceptedWhileTheStoreIsAwayReachesItInOrder(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, replayed, "the key went along")
 	require.Equal(t, key(4).ID, first[0].ID)
-	require.InDelta(t, 4, metric(t, reg, "crucible_fallback_evaluations_accepted_total"), 0)
-	require.InDelta(t, 4, metric(t, reg, "crucible_fallback_evaluations_moved_total"), 0)
-}
-
-func metric(t *testing.T, reg *prometheus.Registry, name string) float64 {
-	t.Helper()
-	families, err := reg.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()[0].GetCounter().GetValue() + f.GetMetric()[0].GetGauge().GetValue()
-		}
-	}
-	t.Fatalf("there is no metric %s", name)
-	return 0
+	require.InDelta(t, 4, testkit.Metric(t, reg, "crucible_fallback_evaluations_accepted_total"), 0)
+	require.InDelta(t, 4, testkit.Metric(t, reg, "crucible_fallback_evaluations_moved_total"), 0)
 }
 
 func idsIn(page eval.Page) (all []eval.ID) {
@@ -508,7 +495,7 @@ func reopen(t *testing.T, raw []byte) (came []eval.ID, aside []byte) {
 		aside, err = os.ReadFile(path)
 		require.NoError(t, err)
 	}
-	require.InDelta(t, len(aside), metric(t, reg, "crucible_fallback_damaged_bytes_total"), 0)
+	require.InDelta(t, len(aside), testkit.Metric(t, reg, "crucible_fallback_damaged_bytes_total"), 0)
 	return ids(t, p.Store), aside
 }
 

@@ -52,7 +52,7 @@ func (s *Store) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Ev
 		return eval.Evaluation{}, key.Missing()
 	}
 	now := s.now()
-	c, err := r.eval.Again(newID, now, s.options.Rules)
+	c, err := r.eval.Again(newID, now)
 	if err != nil {
 		return eval.Evaluation{}, err
 	}

@@ -15,7 +15,7 @@ func (s *Store) Create(ctx context.Context, sub eval.Submission) ([]eval.Evaluat
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	changes, err := sub.Accept(now, s.options.Rules)
+	changes, err := sub.Accept(now)
 	if err != nil {
 		return nil, false, err
 	}

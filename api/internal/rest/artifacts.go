@@ -17,11 +17,8 @@ func artifactPath(id eval.ID, i int) string { return pathOf(id) + "/artifacts/" 
 // artifact answers with a file that the program left, byte for byte, or the
 // ranges of it that are asked for.
 func (a *API) artifact(c echo.Context) error {
-	key, err := keyParam(c)
+	key, err := onlyKey(c)
 	if err != nil {
-		return err
-	}
-	if err := noParams(c); err != nil {
 		return err
 	}
 	e, err := a.ended(c.Request().Context(), key, "artifacts")

@@ -102,11 +102,8 @@ func (a *API) listCallbacks(c echo.Context) error {
 
 // retryCallback makes a dead callback due again.
 func (a *API) retryCallback(c echo.Context) error {
-	key, err := keyParam(c)
+	key, err := onlyKey(c)
 	if err != nil {
-		return err
-	}
-	if err := noParams(c); err != nil {
 		return err
 	}
 	again, err := a.Store.RetryCallback(c.Request().Context(), key)

@@ -141,11 +141,8 @@ func (a *API) cancelMany(c echo.Context) error {
 
 // retry accepts a new evaluation in place of a failed one.
 func (a *API) retry(c echo.Context) error {
-	key, err := keyParam(c)
+	key, err := onlyKey(c)
 	if err != nil {
-		return err
-	}
-	if err := noParams(c); err != nil {
 		return err
 	}
 	ctx := c.Request().Context()

@@ -53,11 +53,8 @@ type DeadLetterHistory struct {
 }
 
 func (a *API) deadLetter(c echo.Context) error {
-	key, err := keyParam(c)
+	key, err := onlyKey(c)
 	if err != nil {
-		return err
-	}
-	if err := noParams(c); err != nil {
 		return err
 	}
 	ctx := c.Request().Context()
@@ -68,11 +65,7 @@ func (a *API) deadLetter(c echo.Context) error {
 	if len(found) == 0 {
 		return eval.Errorf(eval.KindNotFound, "there is no dead letter %s: it was retried or deleted, or the evaluation has not failed; see %s", key.ID, pathOf(key.ID))
 	}
-	e, err := a.Store.Get(ctx, key)
-	if err != nil {
-		return err
-	}
-	attempts, err := a.Store.Attempts(ctx, key)
+	e, attempts, err := a.history(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -201,11 +194,8 @@ func (a *API) deleteDeadLetters(c echo.Context) error {
 }
 
 func (a *API) deleteDeadLetter(c echo.Context) error {
-	key, err := keyParam(c)
+	key, err := onlyKey(c)
 	if err != nil {
-		return err
-	}
-	if err := noParams(c); err != nil {
 		return err
 	}
 	ctx := c.Request().Context()

@@ -49,11 +49,8 @@ func badLastEventID(got, form string) error {
 
 // events streams the life of one evaluation, and its output while it runs.
 func (a *API) events(c echo.Context) error {
-	key, err := keyParam(c)
+	key, err := onlyKey(c)
 	if err != nil {
-		return err
-	}
-	if err := noParams(c); err != nil {
 		return err
 	}
 	var at place

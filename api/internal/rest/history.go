@@ -77,14 +77,7 @@ func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // history reads an evaluation and its attempts. The evaluation comes first,
 // so that it has no attempt that is not among them.
-func (a *API) history(ctx context.Context, c echo.Context) (eval.Evaluation, []eval.Attempt, error) {
-	key, err := keyParam(c)
-	if err != nil {
-		return eval.Evaluation{}, nil, err
-	}
-	if err := noParams(c); err != nil {
-		return eval.Evaluation{}, nil, err
-	}
+func (a *API) history(ctx context.Context, key eval.Key) (eval.Evaluation, []eval.Attempt, error) {
 	e, err := a.Store.Get(ctx, key)
 	if err != nil {
 		return e, nil, err
@@ -94,7 +87,11 @@ func (a *API) history(ctx context.Context, c echo.Context) (eval.Evaluation, []e
 }
 
 func (a *API) attempts(c echo.Context) error {
-	e, attempts, err := a.history(c.Request().Context(), c)
+	key, err := onlyKey(c)
+	if err != nil {
+		return err
+	}
+	e, attempts, err := a.history(c.Request().Context(), key)
 	if err != nil {
 		return err
 	}
@@ -134,8 +131,12 @@ type Moment struct {
 }
 
 func (a *API) timeline(c echo.Context) error {
+	key, err := onlyKey(c)
+	if err != nil {
+		return err
+	}
 	ctx := c.Request().Context()
-	e, attempts, err := a.history(ctx, c)
+	e, attempts, err := a.history(ctx, key)
 	if err != nil {
 		return err
 	}

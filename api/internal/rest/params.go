@@ -164,6 +164,15 @@ func keyParam(c echo.Context) (eval.Key, error) {
 	return keyOf(eval.ID(id)), nil
 }
 
+// onlyKey is keyParam where no query is taken.
+func onlyKey(c echo.Context) (eval.Key, error) {
+	key, err := keyParam(c)
+	if err != nil {
+		return eval.Key{}, err
+	}
+	return key, noParams(c)
+}
+
 func keyOf(id eval.ID) eval.Key { return eval.Key{Project: eval.DefaultProject, ID: id} }
 
 func validID(id string) bool {

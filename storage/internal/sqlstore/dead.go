@@ -76,7 +76,7 @@ func (s *Store) Retry(ctx context.Context, key eval.Key, newID eval.ID) (eval.Ev
 		if !found {
 			return key.Missing()
 		}
-		c, err := e.Again(newID, t.now, s.rules)
+		c, err := e.Again(newID, t.now)
 		if err != nil {
 			return err
 		}

@@ -11,7 +11,7 @@ import (
 
 // Create implements [eval.Intake].
 func (s *Store) Create(ctx context.Context, sub eval.Submission) (created []eval.Evaluation, replayed bool, err error) {
-	changes, err := sub.Accept(s.now(), s.rules)
+	changes, err := sub.Accept(s.now())
 	if err != nil {
 		return nil, false, err
 	}
