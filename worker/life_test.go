@@ -136,13 +136,15 @@ func TestALongArtifactIsKeptWholeInBlobs(t *testing.T) {
 }
 
 func TestRunAtIsNeverEarly(t *testing.T) {
-	r := newRig(t, task.RedisConfig{})
-	r.worker(worker.Config{}, nil)
-	at := time.Now().Add(1200 * time.Millisecond)
-	e := r.ended(r.submit("hello", func(s *eval.Spec) { s.RunAt = &at }).Key)
-	require.Equal(t, eval.Completed, e.Status)
-	require.False(t, e.StartedAt.Before(at.Truncate(time.Microsecond)), "started %v before its run_at", at.Sub(*e.StartedAt))
-	require.Less(t, e.StartedAt.Sub(at), time.Second)
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.worker(worker.Config{}, nil)
+		r.settled()
+		at := time.Now().Add(1200 * time.Millisecond)
+		e := r.wait(r.submit("hello", func(s *eval.Spec) { s.RunAt = &at }).Key, time.Minute)
+		require.Equal(t, eval.Completed, e.Status)
+		require.False(t, e.StartedAt.Before(at.Truncate(time.Microsecond)), "started %v before its run_at", at.Sub(*e.StartedAt))
+		require.Less(t, e.StartedAt.Sub(at), time.Second)
+	})
 }
 
 func TestTheRosterShowsTheWorker(t *testing.T) {
