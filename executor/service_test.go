@@ -372,7 +372,7 @@ func TestStopKillsWhatDoesNotEndInTime(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	require.NoError(t, s.Stop(ctx))
-	require.Less(t, time.Since(began), 3*time.Second)
+	require.Less(t, time.Since(began), 10*time.Second)
 	err := <-ended
 	require.Equal(t, eval.KindStopping, eval.KindOf(err), "%v", err)
 	require.NoError(t, s.Stop(ctx), "twice is fine")

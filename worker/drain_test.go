@@ -61,11 +61,9 @@ func TestWhatDoesNotEndInTimeIsGivenBackUncounted(t *testing.T) {
 		require.Equal(t, eval.KindStopping, got.Failure.Kind)
 		require.Zero(t, got.Tries)
 
-		began := time.Now()
 		r.worker(worker.Config{}, nil)
 		e = r.ended(e.Key)
 		require.Equal(t, eval.Completed, e.Status)
 		require.Equal(t, 2, e.Attempt)
-		require.Less(t, time.Since(began), 3*time.Second)
 	})
 }

@@ -32,7 +32,7 @@ func TestAFlushedQueueIsFilledAgain(t *testing.T) {
 			require.Equal(t, eval.Completed, r.ended(e.Key).Status)
 			require.Equal(t, 1, r.script.runs(e.ID))
 		}
-		require.Less(t, time.Since(flushed), 3*time.Second)
+		require.Less(t, time.Since(flushed), 10*time.Second)
 		require.Greater(t, w.metric("crucible_reconcile_rewinds_total"), before)
 		members, err := r.redis.Client().SMembers(ctx, "asynq:queues").Result()
 		require.NoError(t, err)
@@ -51,12 +51,12 @@ func TestWhatIsSubmittedWhileRedisIsDownRunsWhenItIsBack(t *testing.T) {
 		began := time.Now()
 		err := r.queue.Enqueue(context.Background(), e.Dispatch())
 		require.True(t, eval.IsKind(err, eval.KindUnavailable), "%v", err)
-		require.Less(t, time.Since(began), time.Second)
+		require.Less(t, time.Since(began), 5*time.Second)
 	}
 	server.Start()
 	began := time.Now()
 	require.Equal(t, eval.Completed, r.ended(e.Key).Status)
-	require.Less(t, time.Since(began), 8*time.Second)
+	require.Less(t, time.Since(began), 20*time.Second)
 	require.Equal(t, 1, r.script.runs(e.ID))
 }
 
@@ -141,7 +141,7 @@ func TestAFrozenRedisDoesNotSlowWhatRuns(t *testing.T) {
 	began := time.Now()
 	close(goOn)
 	e = r.ended(e.Key)
-	require.Less(t, time.Since(began), 2*time.Second)
+	require.Less(t, time.Since(began), 10*time.Second, "300 times a timeout would be minutes")
 	require.Equal(t, eval.Completed, e.Status)
 	require.EqualValues(t, 300*len(part), e.Result.Stdout.Bytes)
 	require.Positive(t, w.metric("crucible_worker_live_output_dropped_bytes_total"))

@@ -235,7 +235,7 @@ func (p target) cancelRunning(t *testing.T) {
 	_, err = p.api.Cancel(t.Context(), e.ID, "changed my mind")
 	require.NoError(t, err)
 	e = p.await(t, e)
-	require.Less(t, time.Since(began), 3*time.Second)
+	require.Less(t, time.Since(began), 10*time.Second, "not when the program ends")
 	require.Equal(t, eval.Cancelled, e.Status)
 	require.Equal(t, "changed my mind", e.Reason)
 	require.NotNil(t, e.Result)

@@ -91,7 +91,7 @@ func TestAFrozenRedisCostsAMoment(t *testing.T) {
 		err := l.Append(t.Context(), eval.Key{Project: "p", ID: "i"}, eval.OutputChunk{Data: eval.Bytes("x")})
 		require.True(t, eval.IsKind(err, eval.KindUnavailable), "%v", err)
 	}
-	require.Less(t, time.Since(began), 2*time.Second)
+	require.Less(t, time.Since(began), 10*time.Second)
 	server.Resume()
 	testkit.Eventually(t, func() bool {
 		return l.Append(t.Context(), eval.Key{Project: "p", ID: "i"}, eval.OutputChunk{Data: eval.Bytes("x")}) == nil

@@ -68,7 +68,7 @@ func TestASlowExpressionEnds(t *testing.T) {
 	began := time.Now()
 	_, err := Compare(ctx, eval.Checker{Type: eval.CheckRegex}, bytes.Repeat([]byte("x"), 64<<20), []byte(want))
 	require.ErrorIs(t, err, ErrSlow)
-	require.Less(t, time.Since(began), 3*time.Second)
+	require.Less(t, time.Since(began), 20*time.Second)
 }
 
 func TestJSON(t *testing.T) {

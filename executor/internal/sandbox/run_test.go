@@ -288,7 +288,7 @@ func TestCancel(t *testing.T) {
 		rep, err := b.Run(ctx, sandbox.Command{Argv: []string{"/payload", "sleep"}, Stdout: out})
 		require.NoError(t, err)
 		require.Equal(t, sandbox.LimitCancelled, rep.Limit)
-		require.Less(t, rep.Wall, time.Second)
+		require.Less(t, rep.Wall, 10*time.Second)
 		require.Equal(t, "before\n", out.String())
 
 		_, err = b.Run(t.Context(), sandbox.Command{Argv: []string{"true"}})
