@@ -4,9 +4,7 @@ package executor_test
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -24,7 +22,7 @@ import (
 // machine. The figures are medians in milliseconds, and their ratios to the
 // bare process. `crucible bench --executor` measures more, and throughput.
 func BenchmarkRun(b *testing.B) {
-	local := open(b, executor.Config{Languages: []string{"bash", "python"}, InitPath: sandboxInit(b)})
+	local := open(b, executor.Config{Languages: []string{"bash", "python"}})
 	s, client := serve(b, local)
 	door := remote.NewExecutor(s.URL(), "", client)
 	n := 0
@@ -82,16 +80,6 @@ const settle = 20 * time.Millisecond
 func median(times []time.Duration) float64 {
 	slices.Sort(times)
 	return float64(times[len(times)/2].Nanoseconds()) / 1e6
-}
-
-// sandboxInit builds the program that users have beside theirs.
-func sandboxInit(b *testing.B) string {
-	path := filepath.Join(b.TempDir(), "sandbox-init")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/sandbox-init")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	require.NoError(b, err, string(out))
-	return path
 }
 
 // realPython is the interpreter that the executor runs: not a shim of it.

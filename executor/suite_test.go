@@ -17,12 +17,16 @@ import (
 	"github.com/crucible-eval/crucible/pkg/eval"
 	"github.com/crucible-eval/crucible/pkg/eval/evaltest"
 	"github.com/crucible-eval/crucible/pkg/remote"
+	"github.com/crucible-eval/crucible/pkg/testkit"
 )
 
-// open makes an executor that is closed when the test ends.
+// open makes an executor that is closed when the test ends. It has the
+// sandbox-init that is shipped; tests that open one themselves start this
+// binary again in its place.
 func open(t testing.TB, cfg executor.Config) *executor.Local {
 	t.Helper()
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	cfg.InitPath = testkit.Program("sandbox-init")
 	l, err := executor.Open(t.Context(), cfg, logger, nil)
 	if err != nil {
 		if os.Getenv("REQUIRE_SERVICES") == "1" {

@@ -125,7 +125,7 @@ func BenchmarkWarmThroughput(b *testing.B) {
 }
 
 func doorTo(b *testing.B, language string) eval.Runner {
-	local := open(b, executor.Config{Languages: []string{language}, InitPath: sandboxInit(b), Patience: time.Minute})
+	local := open(b, executor.Config{Languages: []string{language}, Patience: time.Minute})
 	s, client := serve(b, local)
 	return remote.NewExecutor(s.URL(), "", client)
 }

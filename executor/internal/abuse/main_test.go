@@ -5,7 +5,6 @@ package abuse_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/crucible-eval/crucible/executor"
 	"github.com/crucible-eval/crucible/executor/internal/abuse"
+	"github.com/crucible-eval/crucible/pkg/testkit"
 )
 
 // made is what the tests build once: the programs for the boxes, as they are
@@ -49,10 +49,8 @@ func build() error {
 	if err := os.Chmod(made.dir, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "build", "-o", made.dir+"/", "./hostile", "../../cmd/sandbox-init")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the programs for the boxes: %w\n%s", err, out)
+	if err := testkit.Build(made.dir, "./hostile", "../../cmd/sandbox-init"); err != nil {
+		return err
 	}
 	if err := os.CopyFS(made.languages, os.DirFS("testdata/languages")); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+	"github.com/crucible-eval/crucible/pkg/testkit"
 )
 
 // BenchmarkBox runs a static program that does nothing: as a bare process
@@ -21,10 +22,9 @@ import (
 // milliseconds; "over" is what a box adds to the bare process. It does so with
 // sandbox-init, as users have it, and with the whole test binary in its place.
 func BenchmarkBox(b *testing.B) {
-	initPath := buildInit(b)
 	program := staticTrue(b)
 	spec := sandbox.BoxSpec{Binds: []sandbox.Bind{{Host: program, Box: "/true"}}}
-	for name, cfg := range map[string]sandbox.Config{"sandbox-init": {InitPath: initPath}, "self": {}} {
+	for name, cfg := range map[string]sandbox.Config{"sandbox-init": {InitPath: testkit.Program("sandbox-init")}, "self": {}} {
 		b.Run(name, func(b *testing.B) {
 			r := open(b, cfg)
 			var bare, warm, cold []time.Duration

@@ -21,6 +21,7 @@ import (
 
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
 	"github.com/crucible-eval/crucible/executor/internal/sandbox/wire"
+	"github.com/crucible-eval/crucible/pkg/testkit"
 )
 
 // processesNamed are the processes below this one with a first argument.
@@ -170,7 +171,7 @@ func TestExecutorDiesWithoutNamespaces(t *testing.T) {
 	cmd := startVictim(t, "/", victimEnv+"="+sandbox.LevelLandlock, "TMPDIR="+tmp)
 	var pids []int
 	for _, init := range processesNamed(t, wire.ConfinedArg) {
-		for _, program := range processesNamed(t, os.Getenv(payloadEnv)) {
+		for _, program := range processesNamed(t, testkit.Program("payload")) {
 			if childOf(init, cmd.Process.Pid) && childOf(program, init) {
 				pids = append(pids, init, program)
 			}

@@ -262,10 +262,20 @@ func TestEverySignalIsReported(t *testing.T) {
 	})
 }
 
+// pattern is what the payload of this name writes.
+func pattern(n int, seed uint64) string {
+	b := make([]byte, n)
+	for i := range b {
+		seed = seed*6364136223846793005 + 1442695040888963407
+		b[i] = byte(seed >> 56)
+	}
+	return string(b)
+}
+
 func TestBothStreamsAreKeptByteForByteEachWithItsOwnLimit(t *testing.T) {
 	eachLevel(t, func(t *testing.T, l level) {
 		const n = 300_000
-		want := []string{string(pattern(n, 1)), string(pattern(n, 2))}
+		want := []string{pattern(n, 1), pattern(n, 2)}
 		for _, c := range []struct {
 			name      string
 			limit     int64
@@ -292,19 +302,20 @@ func TestProcessesAreCounted(t *testing.T) {
 		if !l.exact || l.guest {
 			t.Skip("no kernel counts there")
 		}
+		// The thread of init that starts the program is counted for the moment that
+		// it lives on; a busy machine may make that a long one.
+		const moment = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; "
 		for _, c := range []struct {
 			name, script string
 			want         int64
 		}{
 			{"one", "exit 0", 1},
 			{"one, killed", "kill -KILL $$", 1},
-			{"two", "sleep 0.02 & wait", 2},
-			{"one after the other", "sleep 0; sleep 0; sleep 0", 2},
-			{"six at once", "for i in 1 2 3 4 5; do sleep 0.1 & done; wait", 6},
+			{"two", moment + "sleep 0.02 & wait", 2},
+			{"one after the other", moment + "sleep 0; sleep 0; sleep 0", 2},
+			{"six at once", moment + "for i in 1 2 3 4 5; do sleep 0.1 & done; wait", 6},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				// The thread of init that starts the program is counted for the moment
-				// that it lives on; a busy machine may make that a long one.
 				within(t, 0, func() (got, want int64) {
 					return int64(l.run(t, nil, sandbox.Limits{}, "sh", "-c", c.script).ProcessesPeak), c.want
 				})

@@ -4,7 +4,6 @@ package sandbox_test
 
 import (
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+	"github.com/crucible-eval/crucible/pkg/testkit"
 )
 
 // BenchmarkGVisor runs programs as bare processes, in ready boxes of level
@@ -54,7 +54,7 @@ func benchmarkGVisor(b *testing.B, argv []string) {
 		}
 		argv = bare
 	}
-	initPath := buildInit(b)
+	initPath := testkit.Program("sandbox-init")
 	open := func(cfg sandbox.Config) sandbox.Runtime {
 		cfg.InitPath = initPath
 		r, err := sandbox.Open(b.Context(), cfg)
@@ -102,14 +102,4 @@ func benchmarkGVisor(b *testing.B, argv []string) {
 		b.ReportMetric(median(times), name)
 	}
 	b.ReportMetric(0, "ns/op") // the sum of all, and of the pauses
-}
-
-// buildInit builds sandbox-init as users have it.
-func buildInit(b *testing.B) string {
-	path := filepath.Join(b.TempDir(), "sandbox-init")
-	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", path, "../../cmd/sandbox-init")
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	require.NoError(b, err, string(out))
-	return path
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
+	"github.com/crucible-eval/crucible/pkg/testkit"
 )
 
 // fakeRunsc is a runsc that cannot start anything.
@@ -26,7 +27,9 @@ func fakeRunsc(what string) int {
 func TestOpenSaysWhyGVisorCannotBeHad(t *testing.T) {
 	gvisor(t) // skips where namespaces would be the reason
 	runsc := filepath.Join(t.TempDir(), "runsc")
-	require.NoError(t, os.Symlink(os.Getenv(payloadEnv), runsc))
+	self, err := os.Executable()
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(self, runsc))
 	notRunsc, err := filepath.EvalSymlinks("/bin/true")
 	require.NoError(t, err)
 	for path, why := range map[string]string{
@@ -45,5 +48,5 @@ func TestMountsInGVisorNameNoHostPath(t *testing.T) {
 	o := l.run(t, nil, sandbox.Limits{}, "cat", "/proc/self/mountinfo", "/proc/mounts")
 	require.Zero(t, o.ExitCode, o.err)
 	require.Contains(t, o.out, " /tmp ")
-	require.NotContains(t, o.out, filepath.Dir(os.Getenv(payloadEnv)))
+	require.NotContains(t, o.out, filepath.Dir(testkit.Program("payload")))
 }

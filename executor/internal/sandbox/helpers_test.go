@@ -17,6 +17,7 @@ import (
 
 	"github.com/crucible-eval/crucible/executor/internal/sandbox"
 	"github.com/crucible-eval/crucible/executor/internal/sandbox/cgroup"
+	"github.com/crucible-eval/crucible/pkg/testkit"
 )
 
 // open makes a runtime, and holds the host to what it was when the test ends.
@@ -104,7 +105,8 @@ func (l level) only(t *testing.T, promised bool, what string) {
 	}
 }
 
-// eachLevel runs a test at every level.
+// eachLevel runs a test at every level, with the sandbox-init that is shipped.
+// Tests with a runtime of their own start this binary again in its place.
 func eachLevel(t *testing.T, test func(t *testing.T, l level)) {
 	t.Helper()
 	groups := haveGroups()
@@ -126,7 +128,7 @@ func eachLevel(t *testing.T, test func(t *testing.T, l level)) {
 			if l.guest {
 				cfg = gvisor(t)
 			}
-			cfg.Logger = quiet(t)
+			cfg.Logger, cfg.InitPath = quiet(t), testkit.Program("sandbox-init")
 			l.Runtime = open(t, cfg)
 			test(t, l)
 		})
@@ -179,7 +181,7 @@ func (l level) box(t testing.TB, w sandbox.Workspace) sandbox.Box {
 }
 
 func payloadBind() []sandbox.Bind {
-	return []sandbox.Bind{{Host: os.Getenv(payloadEnv), Box: "/payload"}}
+	return []sandbox.Bind{{Host: testkit.Program("payload"), Box: "/payload"}}
 }
 
 func (l level) workspace(t testing.TB, spec sandbox.WorkspaceSpec) sandbox.Workspace {
@@ -202,9 +204,6 @@ func run(t testing.TB, b sandbox.Box, cmd sandbox.Command) outcome {
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if cmd.Env == nil {
 		cmd.Env = []string{"PATH=/usr/bin:/bin"}
-		if cmd.Argv[0] == "/payload" {
-			cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0") // else each payload sleeps a second in race builds
-		}
 	}
 	rep, err := b.Run(t.Context(), cmd)
 	require.NoError(t, err)

@@ -1,6 +1,9 @@
 //go:build linux
 
-package sandbox_test
+// Command payload is what the sandbox's own tests run in boxes: ordinary and
+// hostile programs by name, in Go and static, so that no test needs a
+// toolchain. The result is its exit code.
+package main
 
 import (
 	"bytes"
@@ -20,8 +23,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// payload is what a hostile or ordinary program does, by name. It runs inside
-// of boxes; the result is its exit code.
+func main() { os.Exit(payload(os.Args[1:])) }
+
+// payload does what its first argument names.
 func payload(args []string) int {
 	arg := func(i int) string {
 		if i < len(args) {
